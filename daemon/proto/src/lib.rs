@@ -1,1 +1,6 @@
-//! Crate under construction in this commit series.
+//! The JoinMarket protocol without I/O.
+//!
+//! What it deliberately is not: no sockets, no clock, no files, no async runtime, no randomness of its
+//! own. Bytes, events and `now` go in; bytes and events come out.
+
+pub mod fidelity_bond;

@@ -1,0 +1,122 @@
+//! The opened wallet: one task that owns the state, and the handle everybody else uses.
+
+use std::sync::Arc;
+
+use bdk_wallet::bitcoin::{Address, OutPoint, Transaction};
+
+use crate::chain::ChainError;
+use crate::policy::TxFees;
+use crate::types::Mixdepth;
+
+/// A plain payment (`spec/wallet.md` 8.3).
+#[derive(Debug, Clone)]
+pub struct SendRequest {
+    /// Account whose coins are spent.
+    pub mixdepth: Mixdepth,
+    /// Satoshi; `None` sweeps the mixdepth.
+    pub amount: Option<bdk_wallet::bitcoin::Amount>,
+    /// Checked for the network by whoever parsed it.
+    pub destination: Address,
+    /// Fee rule of this call only; `None` takes the policy's.
+    pub fees: Option<TxFees>,
+    /// Exactly these coins instead of a selection.
+    pub inputs: Option<Vec<OutPoint>>,
+}
+
+/// A payment that was accepted by the server and applied to the wallet.
+#[derive(Debug, Clone)]
+pub struct SentTransaction {
+    /// The transaction with its witnesses.
+    pub transaction: Arc<Transaction>,
+    /// Miner fee, satoshi.
+    pub fee: u64,
+    /// True when an expired bond was among the inputs.
+    pub includes_expired_bond: bool,
+}
+
+/// Something that clients of the websocket hear about (`spec/wallet.md` 10.2).
+#[derive(Debug, Clone)]
+pub enum WalletEvent {
+    /// A transaction of the wallet, first seen or first confirmed.
+    Transaction {
+        /// It.
+        transaction: Arc<Transaction>,
+        /// 0 in the mempool, else at least 1.
+        confirmations: u32,
+    },
+    /// The snapshot changed.
+    Changed {
+        /// Its revision.
+        revision: u64,
+    },
+}
+
+/// Why a payment was not made. Nothing left the machine unless said so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The mixdepth does not exist.
+    #[error("mixdepth {0} does not exist")]
+    NoSuchMixdepth(Mixdepth),
+    /// The coins do not suffice. Satoshi.
+    #[error("not enough funds, {wanted} vs. {available}")]
+    InsufficientFunds {
+        /// Amount and fee.
+        wanted: u64,
+        /// Spendable in the mixdepth.
+        available: u64,
+        /// Frozen in the mixdepth.
+        frozen: u64,
+    },
+    /// A sweep found no spendable coin.
+    #[error("no spendable coin in mixdepth {0}")]
+    NothingToSweep(Mixdepth),
+    /// The destination would get less than the network relays.
+    #[error("output of {value} satoshi is below the dust limit of {limit}")]
+    DustOutput {
+        /// Its value.
+        value: u64,
+        /// Relay limit for its script.
+        limit: u64,
+    },
+    /// An explicit input cannot be used.
+    #[error("coin {outpoint} cannot be used: {reason}")]
+    UnusableInput {
+        /// The coin.
+        outpoint: OutPoint,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The explicit list is empty or names a coin twice.
+    #[error("the list of inputs is empty or names a coin twice")]
+    BadInputList,
+    /// The rate is above `absurd_fee_per_kb`.
+    #[error("Estimated fee {rate} sat/kvB greater than absurd value {limit} sat/kvB, quitting.")]
+    AbsurdFee {
+        /// sat/kvB.
+        rate: u64,
+        /// sat/kvB.
+        limit: u64,
+    },
+    /// A key does not belong to the coin it should spend: never signed.
+    #[error("internal check before signing failed: {0}")]
+    SigningCheck(&'static str),
+    /// The server cannot be asked.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The server refused the transaction; the coins are free again.
+    #[error("the transaction was rejected: {text}")]
+    Rejected {
+        /// The server's text, bounded and printable.
+        text: String,
+    },
+    /// It is unknown whether the server got the transaction; it is stored and sent again later.
+    #[error("it is unknown whether the transaction was sent; it will be sent again")]
+    Uncertain,
+    /// The store failed before anything was sent.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The wallet was locked meanwhile.
+    #[error("the wallet is closed")]
+    Closed,
+}
