@@ -1,1 +1,26 @@
-//! Crate under construction in this commit series.
+//! What Joinery's tests stand on: a real bitcoind and electrs in a box, a lying Electrum server, published
+//! vectors, and waiting for conditions.
+//!
+//! A dev-dependency only: nothing that ships uses it. It therefore reports errors as `anyhow` errors and
+//! blocks instead of being async. The binary `regtest` offers the same bench on the command line.
+//!
+//! * [`Bench`]: `Bench::start()` gives a private regtest chain; [`Chain`] has what can be done to it.
+//! * [`vectors`]: loads published vectors and reports every failing index.
+//! * [`wait_until`]: awaits a condition with a deadline.
+//! * [`Tools`]: fetches and builds bitcoind and electrs once per user.
+//! * [`Supervised`]: child processes that cannot outlive their test.
+
+mod bench;
+mod electrum;
+mod process;
+mod rpc;
+mod tools;
+pub mod vectors;
+mod wait;
+
+pub use bench::{Bench, Chain, Coin, Endpoints, INITIAL_BLOCKS, funds_address};
+pub use electrum::{Electrum, script_hash};
+pub use process::Supervised;
+pub use rpc::{Rpc, RpcError};
+pub use tools::Tools;
+pub use wait::{PATIENCE, wait_for, wait_until};
