@@ -4,6 +4,10 @@
 //! before [`Store::record`] returns. *Chain data* can be fetched again: it is appended lazily and
 //! committed in groups.
 
+pub mod memory;
+
+pub use memory::MemoryStore;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bdk_wallet::bitcoin::{OutPoint, ScriptBuf, Txid};
@@ -109,6 +113,11 @@ pub enum Fact {
     SyncedOnce,
     /// Facts of another program's wallet file were taken over.
     Imported,
+    /// State was lost and rebuilt. Recorded by the store itself when it opens damaged files.
+    StateLost,
+    /// Every internal branch was advanced past what may have been shown before the loss: answers
+    /// [`Fact::StateLost`]. Record it together with the [`Fact::Issued`] that do it.
+    IndexesSkipped,
 }
 
 /// CBOR byte strings instead of arrays of integers.
@@ -177,6 +186,8 @@ pub struct Facts {
     pub synced_once: bool,
     /// Another program's file was taken over.
     pub imported: bool,
+    /// State was lost and the internal branches were not advanced since.
+    pub state_lost: bool,
 }
 
 impl Facts {
@@ -217,6 +228,8 @@ impl Facts {
             }
             Fact::SyncedOnce => self.synced_once = true,
             Fact::Imported => self.imported = true,
+            Fact::StateLost => self.state_lost = true,
+            Fact::IndexesSkipped => self.state_lost = false,
         }
     }
 }
@@ -232,6 +245,17 @@ pub struct ChainData {
 
 /// Status hashes by script: what the server said when the stored data was fetched.
 pub type Statuses = HashMap<ScriptBuf, StatusHash>;
+
+/// Where the files of one wallet are. Their parent directories must exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorePaths {
+    /// Directory of the database, `DATA/wallets/.NAME.db`.
+    pub db: std::path::PathBuf,
+    /// The facts journal, `DATA/wallets/.NAME.journal`; its lock file is beside it.
+    pub journal: std::path::PathBuf,
+    /// The merged chain data, `DATA/wallets/.NAME.chain`.
+    pub snapshot: std::path::PathBuf,
+}
 
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -307,7 +331,8 @@ pub trait Store: Send + std::fmt::Debug {
     /// I/O or database failure; the old data stays valid then.
     fn compact(&mut self, merged: &ChainData) -> Result<(), StoreError>;
 
-    /// True when state was lost and rebuilt since the wallet was last open: internal branches must skip
-    /// at least 50 indexes before issuing (`spec/wallet.md` 13.6).
+    /// True when state was lost and rebuilt: internal branches must skip at least 50 indexes before
+    /// issuing (`spec/wallet.md` 13.6). Stays true, also over a restart, until
+    /// [`Fact::IndexesSkipped`] is recorded.
     fn recovered_from_loss(&self) -> bool;
 }
