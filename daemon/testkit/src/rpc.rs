@@ -1,6 +1,6 @@
 //! JSON-RPC calls to the bench's own bitcoind: one short HTTP connection a call, cookie authentication.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -88,23 +88,33 @@ impl Rpc {
             body.len(),
         );
         stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        let split = answer
-            .windows(4)
-            .position(|window| window == b"\r\n\r\n")
-            .context("the answer is not HTTP")?;
-        let (head, rest) = answer.split_at(split);
-        let body = rest.get(4..).unwrap_or_default();
+        let (status, body) = read_answer(BufReader::new(stream))?;
         // Errors of a call come with status 500 or 404 and a JSON body; only a body that is not JSON is
         // a failure of the exchange itself (401, work queue exceeded).
-        serde_json::from_slice(body).or_else(|_| {
-            let head = String::from_utf8_lossy(head);
-            bail!(
-                "unexpected answer {:?}: {}",
-                head.lines().next().unwrap_or_default(),
-                String::from_utf8_lossy(body).trim()
-            )
+        serde_json::from_slice(&body).or_else(|_| {
+            bail!("unexpected answer {status:?}: {}", String::from_utf8_lossy(&body).trim())
         })
     }
+}
+
+/// Reads one HTTP answer: status line and body. The body is read by its length, because the server takes tens
+/// of milliseconds to close the connection.
+fn read_answer(mut reader: impl BufRead) -> Result<(String, Vec<u8>)> {
+    let mut status = String::new();
+    reader.read_line(&mut status)?;
+    let mut length = None;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            bail!("the answer ends within its head");
+        }
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        if name.eq_ignore_ascii_case("content-length") {
+            length = Some(value.trim().parse::<u64>()?);
+        }
+    }
+    let length = length.context("an answer without its length")?;
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body)?;
+    Ok((status.trim_end().to_owned(), body))
 }
