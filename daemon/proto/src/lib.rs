@@ -4,3 +4,8 @@
 //! own. Bytes, events and `now` go in; bytes and events come out.
 
 pub mod fidelity_bond;
+pub mod message_signature;
+mod secp;
+
+pub use bdk_wallet::bitcoin;
+pub use secp::secp;

@@ -8,6 +8,8 @@
 //! `docs/decisions/`.
 
 pub mod chain;
+pub mod keys;
+pub mod mnemonic;
 pub mod path;
 pub mod policy;
 pub mod service;
