@@ -5,6 +5,7 @@
 //! blocks instead of being async. The binary `regtest` offers the same bench on the command line.
 //!
 //! * [`Bench`]: `Bench::start()` gives a private regtest chain; [`Chain`] has what can be done to it.
+//! * [`fake_electrum`]: an Electrum server that is honest or lies, as a test wants it.
 //! * [`vectors`]: loads published vectors and reports every failing index.
 //! * [`wait_until`]: awaits a condition with a deadline.
 //! * [`Tools`]: fetches and builds bitcoind and electrs once per user.
@@ -12,6 +13,7 @@
 
 mod bench;
 mod electrum;
+pub mod fake_electrum;
 mod process;
 mod rpc;
 mod tools;
