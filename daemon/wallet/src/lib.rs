@@ -8,6 +8,8 @@
 //! `docs/decisions/`.
 
 pub mod chain;
+pub mod coinjoin_shape;
+pub mod display;
 pub mod keys;
 pub mod mnemonic;
 pub mod path;

@@ -1,12 +1,18 @@
 //! The opened wallet: one task that owns the state, and the handle everybody else uses.
 
+mod command;
+mod handle;
+mod send;
+
 use std::sync::Arc;
 
 use bdk_wallet::bitcoin::{Address, OutPoint, Transaction};
 
 use crate::chain::ChainError;
 use crate::policy::TxFees;
-use crate::types::Mixdepth;
+use crate::types::{Keychain, Mixdepth};
+
+pub use handle::{OpenOptions, WalletHandle};
 
 /// A plain payment (`spec/wallet.md` 8.3).
 #[derive(Debug, Clone)]
@@ -119,4 +125,57 @@ pub enum SendError {
     /// The wallet was locked meanwhile.
     #[error("the wallet is closed")]
     Closed,
+}
+
+/// Why a command to the wallet failed. Nothing was handed out and nothing changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// The wallet was locked, or its task ended.
+    #[error("the wallet is closed")]
+    Closed,
+    /// The mixdepth does not exist.
+    #[error("mixdepth {0} does not exist")]
+    NoSuchMixdepth(Mixdepth),
+    /// Only `sw-fb` wallets have timelocked addresses.
+    #[error("this kind of wallet has no timelocked addresses")]
+    NoBonds,
+    /// The month index is not between 0 and 959.
+    #[error("month {0} is outside January 2020 to December 2099")]
+    NoSuchMonth(u16),
+    /// All 2^31 addresses of a branch are used up.
+    #[error("branch {0} has no address left")]
+    Exhausted(Keychain),
+    /// The address is not one of this wallet.
+    #[error("the address does not belong to this wallet")]
+    UnknownAddress,
+    /// A label is longer than [`MAX_LABEL_BYTES`].
+    #[error("label of {0} bytes is too long")]
+    LabelTooLong(usize),
+    /// The text is not a key path of this wallet.
+    #[error("not a key path of this wallet")]
+    UnknownPath,
+    /// The key of an address does not produce its script: it is not handed out.
+    #[error("internal check failed: {0}")]
+    KeyCheck(&'static str),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The thread of the wallet could not be started.
+    #[error("cannot start the wallet thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Longest label, UTF-8 bytes.
+pub const MAX_LABEL_BYTES: usize = 1024;
+
+/// The fee rate of one transaction: drawn once.
+fn fee_rate(
+    _fees: TxFees,
+    _estimate: Option<u64>,
+    _floor: Option<u64>,
+    _policy: &crate::policy::WalletPolicy,
+) -> Result<u64, SendError> {
+    // Joined with `fee::fee_rate` of the spending module as soon as that is published.
+    Err(SendError::Closed)
 }
