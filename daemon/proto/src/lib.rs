@@ -3,9 +3,24 @@
 //! What it deliberately is not: no sockets, no clock, no files, no async runtime, no randomness of its
 //! own. Bytes, events and `now` go in; bytes and events come out.
 
+pub mod bond_proof;
+pub mod cjfee;
 pub mod fidelity_bond;
+pub mod line;
+pub mod message;
 pub mod message_signature;
+pub mod nacl_box;
+pub mod nick;
+pub mod offer;
+pub mod onion;
+pub mod podle;
+pub mod private_message;
+pub mod public_message;
 mod secp;
+pub mod signature;
+pub mod utxo;
+#[cfg(test)]
+mod vectors;
 
 pub use bdk_wallet::bitcoin;
 pub use secp::secp;
