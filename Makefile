@@ -1,0 +1,70 @@
+# The few commands that a person types. `make test` is what CI runs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := test
+.NOTPARALLEL:
+.PHONY: test check deps tools bench lint unit suite
+
+# What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), and tor for the
+# tests of onion connections.
+PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev libevent-dev librocksdb-dev tor
+
+# Fresh clone to green: everything is installed, built, checked and tested.
+test: deps tools lint suite
+
+# The fast half: format, clippy and docs with warnings as errors, unit tests. Needs no bitcoind.
+check: lint unit
+
+# Installs the Debian packages that are missing, as root or by sudo.
+deps:
+	@if ! command -v cargo >/dev/null; then \
+	  echo "Joinery is built with Rust, and there is no cargo here: install the toolchain from https://rustup.rs" >&2; exit 1; fi
+	@if ! command -v dpkg-query >/dev/null; then \
+	  echo "This is not a Debian system; please install what it calls these packages: $(PACKAGES)" >&2; exit 0; fi; \
+	missing=(); \
+	for package in $(PACKAGES); do \
+	  status=$$(dpkg-query --show --showformat='$${db:Status-Status}' "$$package" 2>/dev/null || true); \
+	  if [ "$$status" != installed ]; then missing+=("$$package"); fi; \
+	done; \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	as_root=(); \
+	if [ "$$(id -u)" -ne 0 ]; then \
+	  if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then as_root=(sudo); \
+	  else echo "Please install these Debian packages as root and try again: apt-get install $${missing[*]}" >&2; exit 1; fi; \
+	fi; \
+	echo "installing $${missing[*]}"; \
+	"$${as_root[@]}" apt-get update -q; \
+	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$${missing[@]}"
+
+# bitcoind and electrs for the bench, built once per user and kept in the cache directory.
+tools: deps
+	cargo run --locked --quiet -p joinery-testkit --bin regtest -- tools
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+unit:
+	cargo test --locked --workspace --lib --bins
+
+# Every test; the last line has the sum of all runs.
+suite:
+	@mkdir -p target; log=target/test.log; : > $$log; failed=0; \
+	if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --locked --workspace --no-fail-fast 2>&1 | tee -a $$log || failed=1; \
+	  cargo test --locked --workspace --doc --no-fail-fast 2>&1 | tee -a $$log || failed=1; \
+	else \
+	  cargo test --locked --workspace --no-fail-fast 2>&1 | tee -a $$log || failed=1; \
+	fi; \
+	sum=$$(sed 's/\x1b\[[0-9;]*m//g' $$log | awk ' \
+	  /^test result:/ { passed += $$4; bad += $$6 } \
+	  /^ *Summary \[/ { for (i = 2; i <= NF; i++) { if ($$i ~ /^passed/) passed += $$(i - 1); \
+	                    if ($$i ~ /^(failed|timed|exec)/) bad += $$(i - 1) } } \
+	  END { printf "%d passed, %d failed", passed, bad }'); \
+	if [ $$failed -ne 0 ] && [[ "$$sum" == *" 0 failed" ]]; then sum="$$sum (and something did not build or run)"; fi; \
+	echo "$$sum"; exit $$failed
+
+bench:
+	cargo bench --locked --workspace
