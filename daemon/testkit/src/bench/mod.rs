@@ -4,6 +4,7 @@ mod chain;
 mod funds;
 mod launch;
 mod nudge;
+mod temporary;
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -22,6 +23,7 @@ use crate::process::Supervised;
 use crate::tools::Tools;
 use launch::{Ports, start_bitcoind, start_electrs};
 use nudge::Nudge;
+use temporary::Temporary;
 
 /// Blocks that a new bench starts with. All but the last hundred paid a coin of 50 BTC that can be spent.
 pub const INITIAL_BLOCKS: u64 = 150;
@@ -66,7 +68,7 @@ pub struct Bench {
     nudge: Nudge,
     tools: Tools,
     ports: Ports,
-    temporary: Option<tempfile::TempDir>,
+    temporary: Option<Temporary>,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,7 @@ impl Bench {
     /// # Errors
     /// When the tools cannot be built or a program does not come up; its log's end is in the message.
     pub fn start() -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("joinery-bench-").tempdir()?;
+        let directory = Temporary::new()?;
         let path = directory.path().to_owned();
         let mut bench = Self::start_in(&path)?;
         bench.temporary = Some(directory);

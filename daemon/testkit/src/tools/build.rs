@@ -26,18 +26,19 @@ pub(crate) fn say(text: &str) {
 ///
 /// # Errors
 /// When it cannot be started or ends unsuccessfully; the message carries the last lines it printed.
-pub(super) fn run(title: &str, command: &mut Command, log: &mut File) -> Result<()> {
+pub(super) fn run(title: &str, command: &Command, log: &mut File) -> Result<()> {
     say(title);
     writeln!(log, "== {title}: {command:?}")?;
     let (reader, writer) = std::io::pipe()?;
-    let mut child = command
+    let mut supervised = dying_with_us(command);
+    let mut child = supervised
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .spawn()
         .with_context(|| format!("cannot run {:?}", command.get_program()))?;
-    // The command keeps copies of the writing end; with them the loop below would never see the end.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    // It keeps copies of the writing end; with them the loop below would never see the end.
+    drop(supervised);
     let mut tail: VecDeque<String> = VecDeque::with_capacity(TAIL);
     let mut spoke = Instant::now();
     for line in BufReader::new(reader).split(b'\n') {
@@ -58,6 +59,24 @@ pub(super) fn run(title: &str, command: &mut Command, log: &mut File) -> Result<
         bail!("{title}: {status}; its last lines were\n{}", lines.join("\n"));
     }
     Ok(())
+}
+
+/// The same command, ended by the kernel when this program is: two builds in one directory spoil it, and the
+/// build lock goes away with its holder. The caller must wait for it in the thread that starts it.
+fn dying_with_us(command: &Command) -> Command {
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--pdeathsig", "SIGTERM", "--"]).arg(command.get_program());
+    wrapped.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        wrapped.current_dir(directory);
+    }
+    wrapped
 }
 
 /// A `cargo` that is not disturbed by the one that may be running this program.

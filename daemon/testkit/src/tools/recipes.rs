@@ -66,8 +66,16 @@ impl Recipe {
     }
 }
 
+/// Compilers at once: one for each processor, as far as there is memory for them; the largest C++ files take
+/// nearly a gigabyte each, and a small board would rather swap itself to death than finish.
 fn jobs() -> String {
-    std::thread::available_parallelism().map_or(1, NonZero::get).to_string()
+    const PER_JOB_KIB: usize = 1024 * 1024;
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.split_whitespace().next()?.parse::<usize>().ok()
+    });
+    memory.map_or(processors, |free| processors.min(free / PER_JOB_KIB).max(1)).to_string()
 }
 
 fn bitcoind(directory: &Path, log: &mut File) -> Result<PathBuf> {
@@ -102,10 +110,10 @@ fn bitcoind(directory: &Path, log: &mut File) -> Result<PathBuf> {
         "-DWITH_EMBEDDED_ASMAP=OFF",
         "-DENABLE_EXTERNAL_SIGNER=OFF",
     ]);
-    run("configuring Bitcoin Core", &mut configure, log)?;
+    run("configuring Bitcoin Core", &configure, log)?;
     let mut compile = Command::new("ninja");
     compile.arg("-C").arg(&build).args(["-j", &jobs(), "bitcoind"]);
-    run("compiling Bitcoin Core (about nine minutes on two cores)", &mut compile, log)?;
+    run("compiling Bitcoin Core (about nine minutes on two cores)", &compile, log)?;
     Ok(build.join("bin/bitcoind"))
 }
 
@@ -120,6 +128,6 @@ fn electrs(directory: &Path, log: &mut File) -> Result<PathBuf> {
         .arg(format!("--version={ELECTRS_VERSION}"))
         .arg("--root")
         .arg(&install);
-    run("compiling electrs (about five minutes on two cores)", &mut command, log)?;
+    run("compiling electrs (about five minutes on two cores)", &command, log)?;
     Ok(install.join("bin/electrs"))
 }
