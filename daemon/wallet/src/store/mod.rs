@@ -4,8 +4,18 @@
 //! before [`Store::record`] returns. *Chain data* can be fetched again: it is appended lazily and
 //! committed in groups.
 
+mod chain_log;
+mod disk;
+mod durable;
+mod fact_table;
+mod fold;
+mod journal;
 pub mod memory;
+mod seal;
+mod sled_store;
+mod snapshot_file;
 
+pub use durable::{open, set_aside};
 pub use memory::MemoryStore;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -278,6 +288,22 @@ pub enum StoreError {
     /// Stored data cannot be decrypted or parsed, and cannot be rebuilt.
     #[error("stored wallet data is damaged: {0}")]
     Damaged(&'static str),
+    /// Somebody else has this wallet's files open.
+    #[error("{path} is in use by another process or another open wallet")]
+    InUse {
+        /// The lock that is held.
+        path: std::path::PathBuf,
+    },
+    /// The files are intact but were written with another data key, e.g. by an older wallet of the same
+    /// name. Nothing was changed.
+    #[error("{path} belongs to another wallet")]
+    WrongKey {
+        /// The first such file.
+        path: std::path::PathBuf,
+    },
+    /// The files were written by a later version of this program. Nothing was changed.
+    #[error("the {0} was written by a newer version")]
+    Newer(&'static str),
     /// A fact is larger than the store takes.
     #[error("record of {size} bytes is larger than the limit of {limit}")]
     TooLarge {

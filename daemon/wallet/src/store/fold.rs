@@ -1,0 +1,84 @@
+//! Facts taken apart again: the compact form that a rotated journal starts with, and the single entries
+//! that the database keeps as a second copy.
+
+use bdk_wallet::bitcoin::OutPoint;
+use bdk_wallet::bitcoin::consensus::encode::serialize;
+
+use super::{Fact, Facts, OwnTxState};
+
+/// Coins in one [`Fact::CoinsSeen`] of the compact form.
+const SEEN_AT_ONCE: usize = 500;
+
+impl Facts {
+    /// The shortest list of facts that folds to these (freeze times are not kept and come back as 0).
+    #[must_use]
+    pub fn unfold(&self) -> Vec<Fact> {
+        let mut out = Vec::new();
+        for (&(mixdepth, branch), &next_unused) in &self.issued {
+            out.push(Fact::Issued { mixdepth, branch, next_unused });
+        }
+        for (&outpoint, &(frozen, by)) in &self.frozen {
+            out.push(Fact::Frozen { outpoint, frozen, by, time: 0 });
+        }
+        let seen: Vec<OutPoint> = self.seen.iter().copied().collect();
+        for outpoints in seen.chunks(SEEN_AT_ONCE) {
+            out.push(Fact::CoinsSeen { outpoints: outpoints.to_vec() });
+        }
+        for (address, label) in &self.labels {
+            out.push(Fact::Label { address: address.clone(), label: label.clone() });
+        }
+        out.extend(self.bonds.iter().map(|&timenumber| Fact::BondIssued { timenumber }));
+        for (&outpoint, used) in &self.commitments {
+            for (&index, &commitment) in used {
+                out.push(Fact::CommitmentUsed { outpoint, index, commitment });
+            }
+        }
+        for (&txid, tx) in &self.own_txs {
+            out.push(Fact::OwnTransaction { txid, raw: tx.raw.clone(), time: tx.time });
+            if tx.state != OwnTxState::Built {
+                out.push(Fact::OwnTransactionState { txid, state: tx.state });
+            }
+        }
+        if self.synced_once {
+            out.push(Fact::SyncedOnce);
+        }
+        if self.imported {
+            out.push(Fact::Imported);
+        }
+        if self.state_lost {
+            out.push(Fact::StateLost);
+        }
+        out
+    }
+}
+
+/// Splits a fact into parts that each concern one thing.
+pub(super) fn entries(fact: &Fact) -> Vec<Fact> {
+    match fact {
+        Fact::CoinsSeen { outpoints } => {
+            outpoints.iter().map(|&o| Fact::CoinsSeen { outpoints: vec![o] }).collect()
+        }
+        other => vec![other.clone()],
+    }
+}
+
+/// What a single entry is about: of two entries with the same subject the newer one counts.
+pub(super) fn subject(entry: &Fact) -> Vec<u8> {
+    let (kind, name) = match entry {
+        Fact::Issued { mixdepth, branch, .. } => (0, vec![*mixdepth, *branch]),
+        Fact::Frozen { outpoint, .. } => (1, serialize(outpoint)),
+        Fact::CoinsSeen { outpoints } => (2, outpoints.iter().flat_map(serialize).collect()),
+        Fact::Label { address, .. } => (3, address.as_bytes().to_vec()),
+        Fact::BondIssued { timenumber } => (4, timenumber.to_be_bytes().to_vec()),
+        Fact::CommitmentUsed { outpoint, index, .. } => {
+            (5, [serialize(outpoint), vec![*index]].concat())
+        }
+        Fact::OwnTransaction { txid, .. } => (6, serialize(txid)),
+        Fact::OwnTransactionState { txid, .. } => (7, serialize(txid)),
+        Fact::SyncedOnce => (8, Vec::new()),
+        Fact::Imported => (9, Vec::new()),
+        // One subject: whichever came last decides.
+        Fact::StateLost | Fact::IndexesSkipped => (10, Vec::new()),
+    };
+    [vec![kind], name].concat()
+}

@@ -1,0 +1,301 @@
+//! The store through its public interface, on real files.
+
+use std::path::Path;
+
+use bdk_wallet::bitcoin::hashes::Hash;
+use bdk_wallet::bitcoin::{BlockHash, OutPoint, ScriptBuf, Txid};
+use joinery_wallet::store::{
+    self, ChainData, Fact, Facts, FreezeOrigin, OwnTxState, Store, StoreError, StorePaths,
+};
+use proptest::prelude::*;
+
+const DEK: [u8; 32] = [42; 32];
+
+fn paths(dir: &Path) -> StorePaths {
+    StorePaths {
+        db: dir.join(".w.jmdat.db"),
+        journal: dir.join(".w.jmdat.journal"),
+        snapshot: dir.join(".w.jmdat.chain"),
+    }
+}
+
+fn open(dir: &Path) -> Box<dyn Store> {
+    store::open(paths(dir), &DEK).expect("store opens")
+}
+
+fn outpoint(n: u8) -> OutPoint {
+    OutPoint::new(Txid::from_byte_array([n; 32]), u32::from(n) * 3)
+}
+
+fn block(height: u32) -> ChainData {
+    let mut data = ChainData::default();
+    let hash = BlockHash::from_byte_array([height.to_le_bytes()[0]; 32]);
+    data.chain.blocks.insert(height, Some(hash));
+    data
+}
+
+fn script(n: u32) -> ScriptBuf {
+    ScriptBuf::from_bytes([&[0, 20][..], &n.to_be_bytes(), &[7; 16]].concat())
+}
+
+fn fact() -> impl Strategy<Value = Fact> {
+    prop_oneof![
+        (0..5u8, 0..2u8, any::<u32>()).prop_map(|(mixdepth, branch, next_unused)| Fact::Issued {
+            mixdepth,
+            branch,
+            next_unused
+        }),
+        (0..6u8, any::<bool>(), 0..3u8, any::<u64>()).prop_map(|(n, frozen, by, time)| {
+            let by = match by {
+                0 => FreezeOrigin::User,
+                1 => FreezeOrigin::Auto,
+                _ => FreezeOrigin::Import,
+            };
+            Fact::Frozen { outpoint: outpoint(n), frozen, by, time }
+        }),
+        proptest::collection::vec(0..50u8, 0..20).prop_map(|coins| Fact::CoinsSeen {
+            outpoints: coins.into_iter().map(outpoint).collect()
+        }),
+        ("[a-c]{1,2}", "[x-z é]{0,3}").prop_map(|(address, label)| Fact::Label { address, label }),
+        (0..960u16).prop_map(|timenumber| Fact::BondIssued { timenumber }),
+        (0..6u8, 0..3u8, any::<[u8; 32]>()).prop_map(|(n, index, commitment)| {
+            Fact::CommitmentUsed { outpoint: outpoint(n), index, commitment }
+        }),
+        (0..4u8, proptest::collection::vec(any::<u8>(), 0..9000), any::<u64>()).prop_map(
+            |(n, raw, time)| Fact::OwnTransaction {
+                txid: Txid::from_byte_array([n; 32]),
+                raw,
+                time
+            }
+        ),
+        (0..4u8, 0..4u8).prop_map(|(n, state)| Fact::OwnTransactionState {
+            txid: Txid::from_byte_array([n; 32]),
+            state: match state {
+                0 => OwnTxState::Built,
+                1 => OwnTxState::Broadcast,
+                2 => OwnTxState::Rejected,
+                _ => OwnTxState::Confirmed,
+            },
+        }),
+        Just(Fact::SyncedOnce),
+        Just(Fact::Imported),
+        Just(Fact::StateLost),
+        Just(Fact::IndexesSkipped),
+    ]
+}
+
+fn fold(facts: &[Fact]) -> Facts {
+    let mut out = Facts::default();
+    facts.iter().for_each(|fact| out.apply(fact));
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn reopening_gives_the_fold_of_all_facts(
+        records in proptest::collection::vec(proptest::collection::vec(fact(), 1..8), 1..12),
+        compact_after in 0..12usize,
+    ) {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut all = Vec::new();
+        {
+            let mut store = open(dir.path());
+            for (i, record) in records.iter().enumerate() {
+                store.record(record).expect("records");
+                all.extend_from_slice(record);
+                if i == compact_after {
+                    store.compact(&ChainData::default()).expect("compacts");
+                }
+                prop_assert_eq!(store.facts(), &fold(&all));
+            }
+        }
+        let store = open(dir.path());
+        prop_assert_eq!(store.facts(), &fold(&all));
+    }
+
+    #[test]
+    fn unfolding_and_folding_again_changes_nothing(
+        facts in proptest::collection::vec(fact(), 0..60),
+    ) {
+        let once = fold(&facts);
+        prop_assert_eq!(fold(&once.unfold()), once);
+    }
+}
+
+#[test]
+fn a_new_store_is_empty_and_not_a_loss() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    for _ in 0..3 {
+        let mut store = open(dir.path());
+        assert_eq!(store.facts(), &Facts::default());
+        assert!(!store.recovered_from_loss());
+        let (chain, statuses) = store.load_chain().expect("loads");
+        assert_eq!(chain, ChainData::default());
+        assert!(statuses.is_empty());
+    }
+}
+
+#[test]
+fn chain_data_and_statuses_survive_commit_compaction_and_reopening() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    {
+        let mut store = open(dir.path());
+        store.append_chain(&block(1), &[(script(1), Some([1; 32]))]).expect("appends");
+        store
+            .append_chain(&block(2), &[(script(2), Some([2; 32])), (script(1), Some([9; 32]))])
+            .expect("appends");
+        store.commit().expect("commits");
+    }
+    let mut merged = block(1);
+    merged.chain.blocks.extend(block(2).chain.blocks);
+    {
+        let mut store = open(dir.path());
+        let (chain, statuses) = store.load_chain().expect("loads");
+        assert_eq!(chain, merged);
+        assert_eq!(statuses.len(), 2);
+        assert_eq!(statuses.get(&script(1)), Some(&[9; 32]));
+        store.compact(&merged).expect("compacts");
+        store.append_chain(&block(3), &[(script(2), None)]).expect("appends");
+        store.commit().expect("commits");
+    }
+    merged.chain.blocks.extend(block(3).chain.blocks);
+    let mut store = open(dir.path());
+    let (chain, statuses) = store.load_chain().expect("loads");
+    assert_eq!(chain, merged);
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), [&script(1)]);
+}
+
+#[test]
+fn a_second_opener_is_refused_while_the_first_lives() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let first = open(dir.path());
+    let refused = store::open(paths(dir.path()), &DEK).expect_err("locked");
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused:?}");
+    drop(first);
+    open(dir.path());
+}
+
+#[test]
+fn a_wrong_key_is_refused_and_destroys_nothing() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    {
+        let mut store = open(dir.path());
+        store.record(&[Fact::BondIssued { timenumber: 3 }]).expect("records");
+        store.append_chain(&block(1), &[]).expect("appends");
+        store.compact(&block(1)).expect("compacts");
+    }
+    // Each file alone must be enough to notice.
+    for lost in [&[][..], &["journal"], &["journal", "chain"], &["db"], &["journal", "db"]] {
+        let copy = tempfile::tempdir().expect("temp dir");
+        copy_tree(dir.path(), copy.path());
+        for name in lost {
+            let path = copy.path().join(format!(".w.jmdat.{name}"));
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).expect("removes");
+            } else {
+                std::fs::remove_file(path).expect("removes");
+            }
+        }
+        let refused = store::open(paths(copy.path()), &[43; 32]).expect_err("wrong key");
+        assert!(matches!(refused, StoreError::WrongKey { .. }), "{lost:?}: {refused:?}");
+        let names = names(copy.path());
+        assert!(names.iter().all(|name| !name.contains("corrupt")), "{names:?}");
+        let store = open(copy.path());
+        if !lost.contains(&"journal") || !lost.contains(&"db") {
+            assert!(store.facts().bonds.contains(&3), "without {lost:?}");
+        }
+        assert_eq!(store.recovered_from_loss(), !lost.is_empty(), "without {lost:?}");
+    }
+}
+
+#[test]
+fn files_of_a_former_wallet_can_be_set_aside() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    {
+        let mut store = open(dir.path());
+        store.record(&[Fact::BondIssued { timenumber: 3 }]).expect("records");
+        assert!(store::set_aside(&paths(dir.path())).is_err());
+        store.compact(&block(1)).expect("compacts");
+    }
+    store::set_aside(&paths(dir.path())).expect("sets aside");
+    let store = store::open(paths(dir.path()), &[43; 32]).expect("new wallet");
+    assert_eq!(store.facts(), &Facts::default());
+    assert_eq!(names(dir.path()).iter().filter(|name| name.contains("corrupt")).count(), 3);
+}
+
+#[test]
+fn a_transaction_at_the_relay_limit_fits_and_a_record_beyond_the_bound_does_not() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let txid = Txid::from_byte_array([1; 32]);
+    {
+        let mut store = open(dir.path());
+        let big = Fact::OwnTransaction { txid, raw: vec![5; 400_000], time: 1 };
+        store.record(&[big]).expect("records");
+        let huge = Fact::OwnTransaction {
+            txid: Txid::from_byte_array([2; 32]),
+            raw: vec![5; 9 << 20],
+            time: 1,
+        };
+        let refused = store.record(&[Fact::SyncedOnce, huge]).expect_err("too large");
+        assert!(matches!(refused, StoreError::TooLarge { .. }), "{refused:?}");
+        assert!(!store.facts().synced_once);
+        store.record(&[Fact::Imported]).expect("still usable");
+    }
+    let store = open(dir.path());
+    assert_eq!(store.facts().own_txs[&txid].raw.len(), 400_000);
+    assert_eq!(store.facts().own_txs.len(), 1);
+    assert!(store.facts().imported);
+}
+
+#[test]
+fn nothing_readable_is_on_disk() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let needle = b"bcrt1qneedleneedleneedle";
+    {
+        let mut store = open(dir.path());
+        let address = String::from_utf8(needle.to_vec()).expect("ascii");
+        store.record(&[Fact::Label { address: address.clone(), label: address }]).expect("records");
+        let script = ScriptBuf::from_bytes(needle.to_vec());
+        store.append_chain(&block(1), &[(script, Some([1; 32]))]).expect("appends");
+        store.commit().expect("commits");
+    }
+    for file in files(dir.path()) {
+        let bytes = std::fs::read(&file).expect("reads");
+        assert!(!bytes.windows(8).any(|w| w == &needle[..8]), "{}", file.display());
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    std::fs::read_dir(dir)
+        .expect("lists")
+        .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("lists") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            out.extend(files(&path));
+        } else {
+            out.push(path);
+        }
+    }
+    out
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("creates");
+    for entry in std::fs::read_dir(from).expect("lists") {
+        let entry = entry.expect("entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copies");
+        }
+    }
+}
