@@ -10,12 +10,15 @@
 pub mod chain;
 pub mod coinjoin_shape;
 pub mod display;
+pub mod fee;
 pub mod keys;
 pub mod mnemonic;
 pub mod path;
 pub mod policy;
+pub mod select;
 pub mod service;
 pub mod snapshot;
+pub mod spend;
 pub mod store;
 pub mod types;
 

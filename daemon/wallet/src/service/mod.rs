@@ -57,6 +57,14 @@ pub enum WalletEvent {
     },
 }
 
+/// A rate per 1000 vbytes as the reference writes it per vbyte: one decimal, half to even.
+fn sat_per_vb(sat_per_kvb: u64) -> String {
+    let tenths = sat_per_kvb / 100;
+    let rest = sat_per_kvb % 100;
+    let tenths = if rest > 50 || (rest == 50 && tenths % 2 == 1) { tenths + 1 } else { tenths };
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 /// Why a payment was not made. Nothing left the machine unless said so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -64,8 +72,8 @@ pub enum SendError {
     /// The mixdepth does not exist.
     #[error("mixdepth {0} does not exist")]
     NoSuchMixdepth(Mixdepth),
-    /// The coins do not suffice. Satoshi.
-    #[error("not enough funds, {wanted} vs. {available}")]
+    /// The coins do not suffice. Satoshi. The text is the reference's.
+    #[error("Not enough funds, {wanted} vs. {available}.")]
     InsufficientFunds {
         /// Amount and fee.
         wanted: u64,
@@ -96,8 +104,24 @@ pub enum SendError {
     /// The explicit list is empty or names a coin twice.
     #[error("the list of inputs is empty or names a coin twice")]
     BadInputList,
-    /// The rate is above `absurd_fee_per_kb`.
-    #[error("Estimated fee {rate} sat/kvB greater than absurd value {limit} sat/kvB, quitting.")]
+    /// The transaction would be too large for nodes to relay: too many coins at once.
+    #[error(
+        "{inputs} coins make a transaction of {weight} weight units, above the limit of {limit}"
+    )]
+    TooLarge {
+        /// Number of coins.
+        inputs: usize,
+        /// Weight units.
+        weight: u64,
+        /// Relay limit, weight units.
+        limit: u64,
+    },
+    /// The rate is above `absurd_fee_per_kb`. The text is the reference's.
+    #[error(
+        "Estimated fee {rate} sat/kvB ({} sat/vB) greater than absurd value {limit} sat/kvB ({} sat/vB), quitting.",
+        sat_per_vb(*rate),
+        sat_per_vb(*limit)
+    )]
     AbsurdFee {
         /// sat/kvB.
         rate: u64,
@@ -171,11 +195,17 @@ pub const MAX_LABEL_BYTES: usize = 1024;
 
 /// The fee rate of one transaction: drawn once.
 fn fee_rate(
-    _fees: TxFees,
-    _estimate: Option<u64>,
-    _floor: Option<u64>,
-    _policy: &crate::policy::WalletPolicy,
+    fees: TxFees,
+    estimate: Option<u64>,
+    floor: Option<u64>,
+    policy: &crate::policy::WalletPolicy,
 ) -> Result<u64, SendError> {
-    // Joined with `fee::fee_rate` of the spending module as soon as that is published.
-    Err(SendError::Closed)
+    crate::fee::fee_rate(
+        fees,
+        estimate,
+        floor,
+        policy.tx_fees_factor,
+        policy.absurd_fee_per_kvb,
+        &mut rand::rng(),
+    )
 }
