@@ -6,6 +6,7 @@
 //!
 //! * [`Bench`]: `Bench::start()` gives a private regtest chain; [`Chain`] has what can be done to it.
 //! * [`fake_electrum`]: an Electrum server that is honest or lies, as a test wants it.
+//! * [`Relay`]: TLS, a SOCKS5 proxy or a cable to pull, in front of either server.
 //! * [`vectors`]: loads published vectors and reports every failing index.
 //! * [`wait_until`]: awaits a condition with a deadline.
 //! * [`Tools`]: fetches and builds bitcoind and electrs once per user.
@@ -15,6 +16,7 @@ mod bench;
 mod electrum;
 pub mod fake_electrum;
 mod process;
+mod relay;
 mod rpc;
 mod tools;
 pub mod vectors;
@@ -23,6 +25,7 @@ mod wait;
 pub use bench::{Bench, Chain, Coin, Endpoints, INITIAL_BLOCKS, funds_address};
 pub use electrum::{Electrum, script_hash};
 pub use process::Supervised;
+pub use relay::{Relay, SocksRequest, TestCertificate};
 pub use rpc::{Rpc, RpcError};
 pub use tools::Tools;
 pub use wait::{PATIENCE, wait_for, wait_until};
