@@ -3,9 +3,11 @@
 //! What it deliberately is not: no sockets, no clock, no files, no async runtime, no randomness of its
 //! own. Bytes, events and `now` go in; bytes and events come out.
 
+pub mod blacklist;
 pub mod bond_proof;
 pub mod cjfee;
 pub mod fidelity_bond;
+pub mod irc;
 pub mod line;
 pub mod message;
 pub mod message_signature;

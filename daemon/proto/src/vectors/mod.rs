@@ -1,8 +1,10 @@
 //! The published vectors, every case of every file (`tests/vectors/`).
 
+mod blacklist;
 mod bond;
 mod cjfee;
 mod commands;
+mod irc;
 mod message_signing;
 mod naclbox;
 mod nick;
