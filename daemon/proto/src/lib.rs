@@ -20,6 +20,7 @@ pub mod private_message;
 pub mod public_message;
 mod secp;
 pub mod signature;
+pub mod transaction;
 pub mod utxo;
 #[cfg(test)]
 mod vectors;

@@ -4,6 +4,7 @@ mod blacklist;
 mod bond;
 mod cjfee;
 mod commands;
+mod fees;
 mod irc;
 mod message_signing;
 mod naclbox;
@@ -11,6 +12,7 @@ mod nick;
 mod offers;
 mod onion;
 mod podle;
+mod transaction;
 mod transcript;
 
 use serde::de::DeserializeOwned;
