@@ -9,8 +9,10 @@
 
 pub mod chain;
 pub mod coinjoin_shape;
+pub mod directory;
 pub mod display;
 pub mod fee;
+pub mod file;
 pub mod keys;
 pub mod mnemonic;
 pub mod path;
