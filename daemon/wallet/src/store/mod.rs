@@ -5,6 +5,8 @@
 //! committed in groups.
 
 mod chain_log;
+#[cfg(test)]
+mod crash_tests;
 mod disk;
 mod durable;
 mod fact_table;
@@ -12,6 +14,8 @@ mod fold;
 mod journal;
 pub mod memory;
 mod seal;
+#[cfg(test)]
+mod sim_disk;
 mod sled_store;
 mod snapshot_file;
 
