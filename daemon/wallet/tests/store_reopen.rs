@@ -1,42 +1,12 @@
 //! The store through its public interface, on real files.
 
-use std::path::Path;
+mod common;
 
 use bdk_wallet::bitcoin::hashes::Hash;
-use bdk_wallet::bitcoin::{BlockHash, OutPoint, ScriptBuf, Txid};
-use joinery_wallet::store::{
-    self, ChainData, Fact, Facts, FreezeOrigin, OwnTxState, Store, StoreError, StorePaths,
-};
+use bdk_wallet::bitcoin::{ScriptBuf, Txid};
+use common::{DEK, block, copy_tree, files, fold, names, open, outpoint, paths, script};
+use joinery_wallet::store::{self, ChainData, Fact, Facts, FreezeOrigin, OwnTxState, StoreError};
 use proptest::prelude::*;
-
-const DEK: [u8; 32] = [42; 32];
-
-fn paths(dir: &Path) -> StorePaths {
-    StorePaths {
-        db: dir.join(".w.jmdat.db"),
-        journal: dir.join(".w.jmdat.journal"),
-        snapshot: dir.join(".w.jmdat.chain"),
-    }
-}
-
-fn open(dir: &Path) -> Box<dyn Store> {
-    store::open(paths(dir), &DEK).expect("store opens")
-}
-
-fn outpoint(n: u8) -> OutPoint {
-    OutPoint::new(Txid::from_byte_array([n; 32]), u32::from(n) * 3)
-}
-
-fn block(height: u32) -> ChainData {
-    let mut data = ChainData::default();
-    let hash = BlockHash::from_byte_array([height.to_le_bytes()[0]; 32]);
-    data.chain.blocks.insert(height, Some(hash));
-    data
-}
-
-fn script(n: u32) -> ScriptBuf {
-    ScriptBuf::from_bytes([&[0, 20][..], &n.to_be_bytes(), &[7; 16]].concat())
-}
 
 fn fact() -> impl Strategy<Value = Fact> {
     prop_oneof![
@@ -82,12 +52,6 @@ fn fact() -> impl Strategy<Value = Fact> {
         Just(Fact::StateLost),
         Just(Fact::IndexesSkipped),
     ]
-}
-
-fn fold(facts: &[Fact]) -> Facts {
-    let mut out = Facts::default();
-    facts.iter().for_each(|fact| out.apply(fact));
-    out
 }
 
 proptest! {
@@ -264,38 +228,5 @@ fn nothing_readable_is_on_disk() {
     for file in files(dir.path()) {
         let bytes = std::fs::read(&file).expect("reads");
         assert!(!bytes.windows(8).any(|w| w == &needle[..8]), "{}", file.display());
-    }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    std::fs::read_dir(dir)
-        .expect("lists")
-        .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
-        .collect()
-}
-
-fn files(dir: &Path) -> Vec<std::path::PathBuf> {
-    let mut out = Vec::new();
-    for entry in std::fs::read_dir(dir).expect("lists") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            out.extend(files(&path));
-        } else {
-            out.push(path);
-        }
-    }
-    out
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("creates");
-    for entry in std::fs::read_dir(from).expect("lists") {
-        let entry = entry.expect("entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copies");
-        }
     }
 }
