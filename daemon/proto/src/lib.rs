@@ -6,6 +6,7 @@
 pub mod blacklist;
 pub mod bond_proof;
 pub mod cjfee;
+pub mod conversation;
 pub mod fidelity_bond;
 pub mod irc;
 pub mod line;

@@ -201,6 +201,11 @@ impl VerifiedTransaction {
         &self.tx
     }
 
+    /// Our inputs in it.
+    pub fn outpoints(&self) -> impl Iterator<Item = OutPoint> {
+        self.coins.iter().map(|coin| coin.outpoint)
+    }
+
     /// Signs our inputs, and only ours: one `!sig` each, in the order of the transaction's inputs.
     ///
     /// # Errors

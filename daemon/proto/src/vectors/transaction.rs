@@ -191,12 +191,15 @@ fn sig_messages_parse_as_in_the_reference() {
     }
 }
 
+/// Every byte of the session keys of these tests.
+const SESSION_BYTE: u8 = 6;
+
 /// A maker's `!ioauth` as the participants of the file would have made it, and what the chain says.
 fn answer(file: &File, maker: &str) -> (IoAuth, NaclSecretKey, Vec<Option<ForeignCoin>>) {
     let participant = &file.participants[maker];
     let coins: Vec<OwnCoin> =
         file.signatures.iter().filter(|s| s.owner == maker).map(Signature::coin).collect();
-    let session = NaclSecretKey::from_bytes([maker.len() as u8; 32]);
+    let session = NaclSecretKey::from_bytes([SESSION_BYTE; 32]);
     let text = session.public_key().to_string();
     let answer = IoAuth {
         utxos: participant.inputs.iter().map(|i| WireUtxo::plain(i.outpoint())).collect(),
@@ -357,7 +360,7 @@ fn ioauth_binds_key_to_utxo() {
     assert_eq!(result, Err(MakerFault::KeySignature));
     let stranger = file.signatures.iter().find(|s| s.owner == "taker").unwrap().coin();
     let result = check(&file, "maker1", |answer, _, _| {
-        let text = NaclSecretKey::from_bytes(["maker1".len() as u8; 32]).public_key().to_string();
+        let text = NaclSecretKey::from_bytes([SESSION_BYTE; 32]).public_key().to_string();
         answer.auth_key = stranger.public_key();
         answer.btc_signature = signature::sign(text.as_bytes(), stranger.secret_key());
     });
