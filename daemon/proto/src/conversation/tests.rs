@@ -131,7 +131,7 @@ impl Pair {
                     let next = self.taker.durable(0);
                     self.taker_wants(next);
                 }
-                TakerOutput::Send(word, payload) => self.to_maker(word, payload),
+                TakerOutput::Send(word, payload) => self.deliver(word, payload),
                 TakerOutput::Ready { .. } => {
                     let nonce = self.nonce();
                     let next = self.taker.authorise(&self.revelation.clone(), nonce, 0);
@@ -170,7 +170,7 @@ impl Pair {
         }
     }
 
-    fn to_maker(&mut self, word: PrivateWord, payload: String) {
+    fn deliver(&mut self, word: PrivateWord, payload: String) {
         let outputs = match (&mut self.maker, word) {
             (None, PrivateWord::Fill) => {
                 let secret = NaclSecretKey::from_bytes([4; 32]);

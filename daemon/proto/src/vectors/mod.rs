@@ -12,6 +12,7 @@ mod nick;
 mod offers;
 mod onion;
 mod podle;
+mod recorded_peers;
 mod transaction;
 mod transcript;
 
