@@ -14,6 +14,7 @@ pub mod display;
 pub mod fee;
 pub mod file;
 pub mod keys;
+pub mod message;
 pub mod mnemonic;
 pub mod path;
 pub mod policy;
