@@ -228,3 +228,100 @@ impl TxSize {
         Amount::from_sat(u64::try_from(fee).unwrap_or(u64::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    const ABSURD: u64 = 350_000;
+
+    fn draw(fees: TxFees, estimate: Option<u64>, floor: Option<u64>, seed: u64) -> u64 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        fee_rate(fees, estimate, floor, 0.2, ABSURD, &mut rng).expect("not absurd")
+    }
+
+    #[test]
+    fn rates_are_spread_upwards_by_at_most_the_factor() {
+        let mut seen = std::collections::HashSet::new();
+        for seed in 0..2000 {
+            let rate = draw(TxFees::SatPerKvb(10_000), None, Some(1000), seed);
+            assert!((10_000..=12_000).contains(&rate), "{rate}");
+            seen.insert(rate / 200);
+            let rate = draw(TxFees::Blocks(3), Some(5000), Some(1000), seed);
+            assert!((5000..=6000).contains(&rate), "{rate}");
+        }
+        assert!(seen.len() >= 10, "the draw covers its range");
+        // The sign of the factor is ignored, as in the reference; nonsense does not spread.
+        let mut rng = StdRng::seed_from_u64(1);
+        for factor in [-0.2, f64::NAN, f64::INFINITY, 0.0] {
+            let rate =
+                fee_rate(TxFees::SatPerKvb(10_000), None, Some(1000), factor, ABSURD, &mut rng);
+            assert!((10_000..=12_000).contains(&rate.expect("not absurd")));
+        }
+    }
+
+    #[test]
+    fn fee_floor_and_cap() {
+        for seed in 0..200 {
+            // Below the floor: the floor with a draw of its own.
+            for (fees, estimate) in [
+                (TxFees::SatPerKvb(1001), None),
+                (TxFees::Blocks(6), Some(1001)),
+                (TxFees::Blocks(6), Some(0)),
+            ] {
+                let rate = draw(fees, estimate, Some(30_000), seed);
+                assert!((30_000..=36_000).contains(&rate), "{rate}");
+            }
+            // No estimate: never a silent 1 sat/vB.
+            let rate = draw(TxFees::Blocks(3), None, Some(1000), seed);
+            assert!((20_000..=24_000).contains(&rate), "{rate}");
+            // Neither: the floor is the fallback, too.
+            let rate = draw(TxFees::SatPerKvb(1001), None, None, seed);
+            assert!((20_000..=24_000).contains(&rate), "{rate}");
+            // A server that claims to relay for nothing.
+            assert!(draw(TxFees::Blocks(3), Some(0), Some(0), seed) >= LOWEST_RELAY_RATE);
+        }
+        let mut rng = StdRng::seed_from_u64(1);
+        for (fees, estimate, floor) in [
+            (TxFees::SatPerKvb(ABSURD + 1), None, Some(1000)),
+            (TxFees::SatPerKvb(u64::MAX), None, Some(1000)),
+            (TxFees::Blocks(3), Some(u64::MAX), Some(1000)),
+            (TxFees::Blocks(3), Some(1000), Some(u64::MAX)),
+        ] {
+            let error = fee_rate(fees, estimate, floor, 1.0, ABSURD, &mut rng);
+            assert!(matches!(error, Err(SendError::AbsurdFee { limit: ABSURD, .. })), "{error:?}");
+        }
+        // Exactly at the limit is not above it.
+        let rate = fee_rate(TxFees::SatPerKvb(ABSURD), None, None, 0.0, ABSURD, &mut rng);
+        assert_eq!(rate.expect("at the limit"), ABSURD);
+    }
+
+    #[test]
+    fn asks_for_estimates_only_when_blocks_are_wanted() {
+        assert_eq!(estimate_target(TxFees::Blocks(1)), Some(2));
+        assert_eq!(estimate_target(TxFees::Blocks(1000)), Some(1000));
+        assert_eq!(estimate_target(TxFees::SatPerKvb(1001)), None);
+    }
+
+    #[test]
+    fn counts_of_more_than_252_take_more_bytes() {
+        let size = |inputs| TxSize::new().inputs_of(InputKind::P2wpkh, inputs).output(31);
+        assert_eq!(size(252).base_size(), 10 + 252 * 41 + 31);
+        assert_eq!(size(253).base_size(), 12 + 253 * 41 + 31);
+    }
+
+    #[test]
+    fn bonds_of_2038_and_later_have_a_longer_script() {
+        assert_eq!(InputKind::Bond { timenumber: 216 }.witness_size(), 117);
+        assert_eq!(InputKind::Bond { timenumber: 217 }.witness_size(), 118);
+    }
+
+    #[test]
+    fn no_size_or_rate_overflows() {
+        let size = TxSize::new().inputs_of(InputKind::P2shP2wpkh, 1_000_000_000).output(1 << 40);
+        assert_eq!(size.fee(u64::MAX), Amount::MAX);
+    }
+}

@@ -3,6 +3,7 @@
 //!
 //! Everything here is pure. The wallet task locks what was chosen in the same command that chose it.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use bdk_wallet::bitcoin::{Amount, OutPoint};
@@ -59,7 +60,12 @@ pub fn select(
     let chosen = match algorithm {
         MergeAlgorithm::Default => match high.first() {
             Some((position, _)) => vec![*position],
-            None => until(low.iter().rev(), goal),
+            None => {
+                // Largest first; equal values again in the order they came in.
+                let mut descending = low.to_vec();
+                descending.sort_by_key(|(position, value)| (Reverse(*value), *position));
+                until(descending.iter(), goal)
+            }
         },
         MergeAlgorithm::Gradual if low_sum >= goal => window(low, goal),
         MergeAlgorithm::Greediest if low_sum >= goal => until(low.iter(), goal),

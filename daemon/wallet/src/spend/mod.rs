@@ -6,10 +6,12 @@
 //! will. Nothing here reads a clock, draws randomness of its own or touches the store.
 
 mod build;
+mod destination;
 mod plan;
 mod sign;
 mod verify;
 
+pub use destination::{DestinationError, MAX_ADDRESS_BYTES, parse_destination};
 pub use plan::{CHANGE_FLOOR, Plan, SpendContext, plan};
 pub use sign::sign;
 pub use verify::{InputError, verify_input};

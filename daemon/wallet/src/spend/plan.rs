@@ -269,15 +269,23 @@ fn choose<'a>(
     let least = plus(amount, terms.size_without_change(own, 1).fee(terms.rate));
     let confirmed = filter(ctx, 1).candidates(ctx.coins);
     let all = filter(ctx, 0).candidates(ctx.coins);
+    // The reference gives up when the fee of eight inputs cannot be had, even where one coin would do.
+    // Largest first comes last: it finds coins whenever there are any that pay, because the other ways may
+    // pick coins that cost more than they are worth.
+    let ways = [(ctx.merge, expected), (ctx.merge, least), (MergeAlgorithm::Default, least)];
     for candidates in [&confirmed, &all] {
-        // The reference gives up when the fee of eight inputs cannot be had, even where one coin would do.
-        for target in [expected, least] {
-            if let Some(coins) = reach(ctx.merge, terms, candidates, amount, target) {
+        for (merge, target) in ways {
+            if let Some(coins) = reach(merge, terms, candidates, amount, target) {
                 return Ok(coins);
             }
         }
     }
-    Err(insufficient(ctx, Short { needed: expected.to_sat() }))
+    // What all coins would cost, where that is more than the estimate: dust can eat itself up.
+    let needed = terms.settle(&all, Some(amount)).err().map_or(0, |short| short.needed);
+    let available = sum(all.iter().map(|coin| coin.value));
+    let expected = expected.to_sat();
+    let needed = if available < u128::from(expected) { expected } else { needed };
+    Err(insufficient(ctx, Short { needed }))
 }
 
 /// Chooses with higher and higher targets until the coins pay for themselves. Each round reaches more than
@@ -386,4 +394,221 @@ fn lock_time(coins: &[&Coin], tip_height: u32, rng: &mut dyn RngCore) -> absolut
         height = height.saturating_sub(rng.random_range(0..=BACKDATED_AT_MOST)).max(1);
     }
     absolute::LockTime::from_height(height).unwrap_or(absolute::LockTime::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use bdk_wallet::bitcoin::hashes::Hash;
+    use bdk_wallet::bitcoin::{Txid, WPubkeyHash};
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::path::ScriptPlace;
+    use crate::snapshot::CoinKind;
+    use crate::types::{Branch, Keychain};
+
+    fn script(byte: u8) -> ScriptBuf {
+        ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([byte; 20]))
+    }
+
+    fn coins(values: &[u64]) -> Vec<Coin> {
+        let keychain = Keychain { mixdepth: Mixdepth(0), branch: Branch::External };
+        (0..)
+            .zip(values)
+            .map(|(index, value)| Coin {
+                outpoint: OutPoint { txid: Txid::from_byte_array([1; 32]), vout: index },
+                value: Amount::from_sat(*value),
+                script: script(1),
+                place: ScriptPlace::Ranged { keychain, index },
+                height: Some(100),
+                kind: CoinKind::Deposit,
+                frozen: false,
+                locked: false,
+                locktime: None,
+                commitments_used: 0,
+            })
+            .collect()
+    }
+
+    fn run(
+        coins: &[Coin],
+        amount: Option<u64>,
+        seed: u64,
+        change: Option<u64>,
+    ) -> Result<Plan, SendError> {
+        let mut ctx = SpendContext {
+            coins,
+            mixdepth: Mixdepth(0),
+            tip_height: 850_000,
+            median_time: 1_720_000_000,
+            rate_sat_per_kvb: 10_000,
+            merge: MergeAlgorithm::Default,
+            wallet_type: WalletType::NativeSegwit,
+            rng: &mut StdRng::seed_from_u64(seed),
+        };
+        plan_with_change(&mut ctx, amount.map(Amount::from_sat), &script(2), None, change)
+    }
+
+    fn pay(values: &[u64], amount: u64) -> Result<Plan, SendError> {
+        run(&coins(values), Some(amount), 1, None)
+    }
+
+    #[test]
+    fn custom_change_of_the_reference_has_its_fee() {
+        // Case "custom change" of direct_send.json: change to P2TR, an output of 43 bytes.
+        let plan = run(&coins(&[1_000_000]), Some(100_000), 1, Some(43)).unwrap();
+        assert_eq!(plan.fee().to_sat(), 1530);
+        assert_eq!(plan.change(), Some(Amount::from_sat(898_470)));
+    }
+
+    #[test]
+    fn change_below_the_floor_goes_to_the_miner() {
+        // One input, two outputs: 141 vbytes; without change 110.
+        let plan = pay(&[100_000], 100_000 - 1410 - 546).unwrap();
+        assert_eq!((plan.change(), plan.fee().to_sat()), (Some(CHANGE_FLOOR), 1410));
+        let plan = pay(&[100_000], 100_000 - 1410 - 545).unwrap();
+        assert_eq!((plan.change(), plan.fee().to_sat()), (None, 1410 + 545));
+        let plan = pay(&[100_000], 100_000 - 1100).unwrap();
+        assert_eq!((plan.change(), plan.fee().to_sat()), (None, 1100));
+        let error = pay(&[100_000], 100_000 - 1099).unwrap_err();
+        assert!(matches!(error, SendError::InsufficientFunds { available: 100_000, .. }));
+    }
+
+    #[test]
+    fn more_than_eight_inputs_pay_for_all_of_them() {
+        let plan = pay(&[10_000; 30], 150_000).unwrap();
+        let count = plan.inputs().len() as u64;
+        assert!(count > 8);
+        let size = TxSize::new().inputs_of(InputKind::P2wpkh, count).output(31).output(31);
+        assert_eq!(plan.vsize(), size.vsize());
+        assert_eq!(plan.fee(), size.fee(10_000));
+    }
+
+    #[test]
+    fn coins_that_cost_more_than_they_bring_do_not_prevent_a_payment() {
+        let mut values = vec![300; 50];
+        values.extend([100_000, 100_000]);
+        for merge in [
+            MergeAlgorithm::Default,
+            MergeAlgorithm::Gradual,
+            MergeAlgorithm::Greedy,
+            MergeAlgorithm::Greediest,
+        ] {
+            let coins = coins(&values);
+            let mut ctx = SpendContext {
+                coins: &coins,
+                mixdepth: Mixdepth(0),
+                tip_height: 850_000,
+                median_time: 1_720_000_000,
+                rate_sat_per_kvb: 10_000,
+                merge,
+                wallet_type: WalletType::NativeSegwit,
+                rng: &mut StdRng::seed_from_u64(1),
+            };
+            let amount = Amount::from_sat(197_000);
+            let plan = plan(&mut ctx, Some(amount), &script(2), None);
+            assert!(plan.is_ok(), "{merge:?}: {plan:?}");
+        }
+    }
+
+    #[test]
+    fn the_destination_gets_no_dust() {
+        for (destination, limit) in [
+            (script(2), 294),
+            (ScriptBuf::from_hex(&format!("0020{}", "00".repeat(32))).unwrap(), 330),
+            (ScriptBuf::from_hex(&format!("5120{}", "00".repeat(32))).unwrap(), 330),
+            (ScriptBuf::from_hex(&format!("a914{}87", "00".repeat(20))).unwrap(), 540),
+            (ScriptBuf::from_hex(&format!("76a914{}88ac", "00".repeat(20))).unwrap(), 546),
+        ] {
+            let coins = coins(&[100_000]);
+            let mut pay = |amount| {
+                let mut ctx = SpendContext {
+                    coins: &coins,
+                    mixdepth: Mixdepth(0),
+                    tip_height: 850_000,
+                    median_time: 1_720_000_000,
+                    rate_sat_per_kvb: 1000,
+                    merge: MergeAlgorithm::Default,
+                    wallet_type: WalletType::NativeSegwit,
+                    rng: &mut StdRng::seed_from_u64(1),
+                };
+                plan(&mut ctx, Some(Amount::from_sat(amount)), &destination, None)
+            };
+            assert!(pay(limit).is_ok());
+            for amount in [0, limit - 1] {
+                let error = pay(amount).unwrap_err();
+                assert!(
+                    matches!(error, SendError::DustOutput { value, limit: l } if value == amount && l == limit),
+                    "{error:?}"
+                );
+            }
+        }
+        let swept = run(&coins(&[1100 + 293]), None, 1, None).unwrap_err();
+        assert!(matches!(swept, SendError::DustOutput { value: 293, limit: 294 }), "{swept:?}");
+        let swept = run(&coins(&[1099]), None, 1, None).unwrap_err();
+        assert!(matches!(
+            swept,
+            SendError::InsufficientFunds { wanted: 1100, available: 1099, .. }
+        ));
+    }
+
+    #[test]
+    fn a_transaction_that_nobody_relays_is_refused() {
+        // 272 weight units an input.
+        assert!(run(&coins(&[10_000; 1400]), None, 1, None).is_ok());
+        let error = run(&coins(&[10_000; 1500]), None, 1, None).unwrap_err();
+        assert!(matches!(error, SendError::TooLarge { inputs: 1500, limit: 400_000, .. }));
+    }
+
+    #[test]
+    fn one_lock_time_in_ten_is_up_to_99_blocks_old() {
+        let coins = coins(&[100_000]);
+        let heights: Vec<u32> = (0..2000)
+            .map(|seed| {
+                let plan = run(&coins, None, seed, None).unwrap();
+                plan.lock_time().to_consensus_u32()
+            })
+            .collect();
+        let backdated = heights.iter().filter(|height| **height != 850_000).count();
+        assert!((140..260).contains(&backdated), "{backdated} of 2000");
+        assert!(heights.iter().all(|height| (849_901..=850_000).contains(height)));
+        // Never below 1, never panics.
+        for seed in 0..200 {
+            for tip in [0, 1, 50, u32::MAX] {
+                let time = lock_time(&[], tip, &mut StdRng::seed_from_u64(seed));
+                assert!(time.is_block_height());
+                assert!(time.to_consensus_u32() >= 1 || tip == 0 || tip == u32::MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_script_is_needed_exactly_when_there_is_change() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let with = pay(&[100_000], 50_000).unwrap();
+        let without = run(&coins(&[100_000]), None, 1, None).unwrap();
+        assert!(with.build(None, &mut rng).is_err());
+        assert!(without.build(Some(script(3)), &mut rng).is_err());
+        assert!(with.build(Some(script(2)), &mut rng).is_err(), "the destination's own script");
+        assert_eq!(with.build(Some(script(3)), &mut rng).unwrap().output.len(), 2);
+        assert_eq!(without.build(None, &mut rng).unwrap().output.len(), 1);
+    }
+
+    #[test]
+    fn inputs_and_outputs_are_shuffled() {
+        let coins = coins(&[10_000; 6]);
+        let plan = run(&coins, Some(52_000), 1, None).unwrap();
+        assert_eq!(plan.inputs().len(), 6);
+        let mut orders = HashSet::new();
+        let mut change_first = 0;
+        for seed in 0..100 {
+            let tx = plan.build(Some(script(3)), &mut StdRng::seed_from_u64(seed)).unwrap();
+            let order: Vec<u32> = tx.input.iter().map(|input| input.previous_output.vout).collect();
+            orders.insert(order);
+            change_first += u32::from(tx.output.first().unwrap().script_pubkey == script(3));
+        }
+        assert!(orders.len() > 80, "{} orders of 720", orders.len());
+        assert!((25..75).contains(&change_first), "{change_first} of 100");
+    }
 }

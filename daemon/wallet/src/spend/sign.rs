@@ -102,3 +102,6 @@ fn spend(
         _ => Err(SendError::SigningCheck("a bond without witness script")),
     }
 }
+
+#[cfg(test)]
+mod tests;
