@@ -2,6 +2,13 @@
 //!
 //! What it deliberately is not: no sockets, no clock, no files, no async runtime, no randomness of its
 //! own. Bytes, events and `now` go in; bytes and events come out.
+//!
+//! Every foreign text has a named maximum that is checked before anything is allocated for it. The source of
+//! every rule is `spec/protocol.md`; where the two deployed implementations differ, the stricter one decides
+//! what is accepted and the common subset what is sent.
+//!
+//! # Interoperability
+#![doc = include_str!("../INTEROPERABILITY.md")]
 
 pub mod blacklist;
 pub mod bond_proof;
@@ -10,6 +17,7 @@ pub mod conversation;
 pub mod fidelity_bond;
 pub mod irc;
 pub mod line;
+pub mod maker_offers;
 pub mod message;
 pub mod message_signature;
 pub mod nacl_box;

@@ -391,6 +391,32 @@ mod tests {
     use super::{Fill, InputSignature, IoAuth, OfferMessage, PubKey, parse_push, parse_tx};
     use crate::offer::OrderType;
 
+    #[test]
+    fn fuzz_tx_parse() {
+        use base64::Engine as _;
+        let encode = |hex: &str| {
+            use bdk_wallet::bitcoin::hex::FromHex as _;
+            base64::engine::general_purpose::STANDARD.encode(Vec::from_hex(hex).unwrap())
+        };
+        for (name, hex) in [
+            ("nothing", ""),
+            ("no inputs", "02000000000000000000"),
+            ("varint of 2^64 - 1 inputs", "02000000ffffffffffffffffff"),
+            ("varint of 2^32 inputs", "02000000ff0000000001000000"),
+            ("marker without flag", "0200000000020000000000"),
+            ("witnesses without inputs", "020000000001000000000000"),
+            (
+                "huge script",
+                "0200000001000000000000000000000000000000000000000000000000000000000000000000000000fe00000010",
+            ),
+        ] {
+            assert!(parse_tx(&encode(hex)).is_err(), "{name}");
+            let _ = parse_push(&encode(hex));
+        }
+        let long = "A".repeat(super::MAX_TRANSACTION * 2);
+        assert_eq!(parse_tx(&long), Err(super::PayloadError::TooLong));
+    }
+
     proptest! {
         #[test]
         fn parsing_never_panics(text in ".{0,300}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

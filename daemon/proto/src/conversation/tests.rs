@@ -393,6 +393,71 @@ fn encrypted_commands_are_never_accepted_in_clear_text() {
     }
 }
 
+#[test]
+fn extended_coins_only_for_takers_that_use_them() {
+    for extended in [false, true] {
+        let (mut maker, mut blacklist, mut pair) = started();
+        let mut revelation: Revelation = pair.revelation.parse().unwrap();
+        let script = pair.taker_coin.script().clone();
+        revelation.utxo.hint = extended.then_some(crate::utxo::UtxoHint { script, height: 96 });
+        pair.revelation = revelation.to_string();
+        maker.received(PrivateWord::Auth, &auth(&pair), Some(100), 0);
+        maker.coin_found(Some(&on_chain(&pair.taker_coin, 5)));
+        maker.coins_chosen(Some(pair.choice()), [1; 24]);
+        let outputs = maker.durable(&mut blacklist, || [2; 24]);
+        let [MakerOutput::Send(PrivateWord::IoAuth, sealed), ..] = outputs.as_slice() else {
+            panic!("{outputs:?}")
+        };
+        let maker_key = NaclSecretKey::from_bytes([4; 32]).public_key();
+        let shared = NaclSecretKey::from_bytes([3; 32]).shared_with(&maker_key).unwrap();
+        let answer = crate::message::IoAuth::parse(&shared.open(sealed).unwrap()).unwrap();
+        assert_eq!(answer.utxos[0].hint.is_some(), extended);
+        assert_eq!(answer.utxos[0].outpoint, pair.maker_coin.outpoint);
+    }
+}
+
+#[test]
+fn refused_fills_have_the_references_texts() {
+    let mut blacklist = CommitmentBlacklist::default();
+    let key = NaclSecretKey::from_bytes([3; 32]).public_key();
+    let commitment = "ab".repeat(32);
+    blacklist.use_up(crate::podle::Commitment::from_hex(&"cd".repeat(32)).unwrap());
+    let mut refused = |payload: &str| {
+        let secret = NaclSecretKey::from_bytes([5; 32]);
+        let policy = CommitmentPolicy::default();
+        let offers = [offer()];
+        let started =
+            MakerSession::start(payload, &offers, secret, &mut blacklist, policy, false, 0);
+        started.err().expect("refused").reply()
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(refused(&format!("1 200000 {key} P{commitment}")), text("oid not found"));
+    assert_eq!(refused(&format!("0 99999 {key} P{commitment}")), text("amount out of range"));
+    assert_eq!(refused(&format!("0 5000000001 {key} P{commitment}")), text("amount out of range"));
+    let used = "CD".repeat(32);
+    let expected = text(&format!("Commitment is blacklisted: {}", used.to_lowercase()));
+    assert_eq!(refused(&format!("0 200000 {key} P{used}")), expected);
+    // Everything else is silence.
+    for payload in [
+        format!("0 200000 {key} Q{commitment}"),
+        format!("0 200000 {key} P{commitment}0"),
+        format!("0 200000 {key}"),
+        format!("0 -1 {key} P{commitment}"),
+        format!("x 200000 {key} P{commitment}"),
+        format!("0 200000 {} P{commitment}", "0".repeat(64)),
+        format!("0 200000 zz P{commitment}"),
+    ] {
+        assert_eq!(refused(&payload), None, "{payload}");
+    }
+    // None of these reserved the commitment.
+    let secret = NaclSecretKey::from_bytes([5; 32]);
+    let good = format!("0 200000 {key} P{commitment}");
+    let policy = CommitmentPolicy::default();
+    assert!(
+        MakerSession::start(&good, &[offer()], secret, &mut blacklist, policy, false, 0).is_ok()
+    );
+}
+
 fn any_word() -> impl Strategy<Value = PrivateWord> {
     prop::sample::select(vec![
         PrivateWord::Fill,

@@ -6,6 +6,7 @@ mod cjfee;
 mod commands;
 mod fees;
 mod irc;
+mod maker_offers;
 mod message_signing;
 mod naclbox;
 mod nick;
