@@ -13,6 +13,7 @@ pub mod directory;
 pub mod display;
 pub mod fee;
 pub mod file;
+mod graph;
 pub mod keys;
 pub mod message;
 pub mod mnemonic;

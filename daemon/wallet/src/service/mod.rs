@@ -1,8 +1,16 @@
 //! The opened wallet: one task that owns the state, and the handle everybody else uses.
 
+mod announce;
 mod command;
+mod freeze;
 mod handle;
+mod open;
+mod own;
 mod send;
+mod state;
+mod sync;
+mod task;
+mod view;
 
 use std::sync::Arc;
 
@@ -192,20 +200,3 @@ pub enum ServiceError {
 
 /// Longest label, UTF-8 bytes.
 pub const MAX_LABEL_BYTES: usize = 1024;
-
-/// The fee rate of one transaction: drawn once.
-fn fee_rate(
-    fees: TxFees,
-    estimate: Option<u64>,
-    floor: Option<u64>,
-    policy: &crate::policy::WalletPolicy,
-) -> Result<u64, SendError> {
-    crate::fee::fee_rate(
-        fees,
-        estimate,
-        floor,
-        policy.tx_fees_factor,
-        policy.absurd_fee_per_kvb,
-        &mut rand::rng(),
-    )
-}

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use super::command::{Command, Outcome, Prepared};
 use super::{SendError, SendRequest, SentTransaction, WalletHandle};
 use crate::chain::{BroadcastError, ChainError, ChainSource};
+use crate::fee;
 use crate::policy::TxFees;
 
 /// What the fee rule needs from the server, satoshi per 1000 vbytes.
@@ -40,8 +41,12 @@ async fn ask_rates(chain: &dyn ChainSource, fees: TxFees) -> Result<Rates, Chain
 fn usable<T>(answer: Result<T, ChainError>) -> Result<Option<T>, ChainError> {
     match answer {
         Ok(value) => Ok(Some(value)),
-        Err(error @ (ChainError::NotConfigured | ChainError::Unavailable { .. })) => Err(error),
-        Err(error @ ChainError::TimedOut) => Err(error),
+        // The connection is gone or dying: what is built now could not be sent.
+        Err(
+            error @ (ChainError::NotConfigured
+            | ChainError::Unavailable { .. }
+            | ChainError::TimedOut),
+        ) => Err(error),
         Err(error) => {
             tracing::warn!(%error, "the server has no usable fee information");
             Ok(None)
@@ -71,7 +76,7 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if !self.done {
-            let _ = self.tell(Outcome::Unknown);
+            drop(self.tell(Outcome::Unknown));
         }
     }
 }
@@ -85,7 +90,14 @@ pub(super) async fn run(
     let policy = wallet.shared.policy.load_full();
     let fees = request.fees.unwrap_or(policy.tx_fees);
     let rates = ask_rates(chain.as_ref(), fees).await?;
-    let rate = super::fee_rate(fees, rates.estimate, rates.floor, &policy)?;
+    let rate = fee::fee_rate(
+        fees,
+        rates.estimate,
+        rates.floor,
+        policy.tx_fees_factor,
+        policy.absurd_fee_per_kvb,
+        &mut rand::rng(),
+    )?;
     let request = Box::new(request);
     let prepared: Prepared = wallet.ask(|reply| Command::Prepare { request, rate, reply }).await?;
     let Prepared { transaction, txid, fee, includes_expired_bond } = prepared;
