@@ -63,6 +63,7 @@ impl CommitmentBlacklist {
 
     /// Number of commitments, own and foreign.
     #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "two counts of things in memory")]
     pub fn len(&self) -> usize {
         self.own.len() + self.foreign.len()
     }

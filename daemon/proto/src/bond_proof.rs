@@ -77,6 +77,7 @@ impl Certificate {
 
     /// Period that a maker chooses at a height: `(height + 2) / 2016 + 1`, `None` beyond 16 bits.
     #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "checked before, then a division")]
     pub fn expiry_at(height: u32) -> Option<u16> {
         u16::try_from(height.checked_add(2)? / CERT_PERIOD + 1).ok()
     }
@@ -106,6 +107,7 @@ pub struct BondProof {
 impl BondProof {
     /// Makes the text of a proof for one taker.
     #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "lengths of a fixed layout")]
     pub fn create(
         maker: &Nick,
         taker: &Nick,

@@ -49,6 +49,7 @@ impl RelativeFee {
 
     /// The fee for an amount in satoshi: the exact product, rounded half to even.
     #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "every step is bounded in the comments")]
     pub fn of(&self, amount: u64) -> u64 {
         // 32 digits times 20 digits: 52 decimal digits, more than 128 bits. Two halves of 16 digits
         // each fit.
@@ -115,6 +116,10 @@ impl RelativeFee {
 impl FromStr for RelativeFee {
     type Err = CjFeeError;
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "32 digits fit 128 bits; exponents are within 32"
+    )]
     fn from_str(text: &str) -> Result<Self, CjFeeError> {
         if text.len() > MAX_FEE_TEXT {
             return Err(CjFeeError::TooLong);
@@ -151,6 +156,7 @@ impl FromStr for RelativeFee {
     }
 }
 
+#[expect(clippy::arithmetic_side_effects, reason = "negation of at most 32")]
 fn parse_exponent(text: &str) -> Result<i64, CjFeeError> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {

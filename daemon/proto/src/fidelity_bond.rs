@@ -17,6 +17,7 @@ const YEAR_SECONDS: f64 = 31_556_952.0;
 /// Timenumber 0 is January 2020 (1577836800), 959 is December 2099 (4099766400). Values from 960 on are
 /// computed on along the calendar; callers bound them by [`TIMENUMBER_COUNT`] when they parse.
 #[must_use]
+#[expect(clippy::arithmetic_side_effects, reason = "a u16 of months leads to year 7481 at most")]
 pub const fn locktime_of_month(timenumber: u16) -> u64 {
     let year = 2020 + (timenumber / 12) as u64;
     let month = 1 + (timenumber % 12) as u64;
@@ -82,6 +83,10 @@ impl TimeNumber {
     ///
     /// # Errors
     /// Any other form, or outside 2020-01 to 2099-12.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the year was checked to be within 80 years of 2020"
+    )]
     pub fn from_month(text: &str) -> Result<Self, TimeNumberError> {
         let &[y1, y2, y3, y4, b'-', m1, m2] = text.as_bytes() else {
             return Err(TimeNumberError::NotAMonth);

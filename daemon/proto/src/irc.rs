@@ -43,6 +43,7 @@ pub fn source_nick(source: &str) -> Option<Nick> {
 
 /// Lines that carry a private message. `message` is the payload with key and signature; ASCII.
 #[must_use]
+#[expect(clippy::arithmetic_side_effects, reason = "lengths of short texts")]
 pub fn private_lines(to: &Nick, word: PrivateWord, message: &str) -> Vec<String> {
     let head = format!("PRIVMSG {to} :");
     let word = word.as_str();
@@ -61,6 +62,7 @@ pub fn private_lines(to: &Nick, word: PrivateWord, message: &str) -> Vec<String>
 
 /// Lines that announce offers in a channel: as many whole offers to a line as fit.
 #[must_use]
+#[expect(clippy::arithmetic_side_effects, reason = "lengths of short texts")]
 pub fn announcement_lines(channel: &str, offers: &[Offer]) -> Vec<String> {
     let head = format!("PRIVMSG {channel} :");
     let mut lines = Vec::new();
@@ -88,6 +90,7 @@ pub struct Reassembler {
 impl Reassembler {
     /// Takes the text of one line from a sender; returns a whole message without its leading `!` when
     /// this was its last piece. `now` in milliseconds of any steady clock.
+    #[expect(clippy::arithmetic_side_effects, reason = "lengths of two texts in memory")]
     pub fn push(&mut self, from: Nick, text: &str, now: u64) -> Option<String> {
         self.buffers.retain(|_, (start, _)| now.saturating_sub(*start) <= MAX_ASSEMBLY_MS);
         let (piece, trailer) = text.split_at_checked(text.len().checked_sub(LAST.len())?)?;

@@ -9,6 +9,10 @@
 //!
 //! # Interoperability
 #![doc = include_str!("../INTEROPERABILITY.md")]
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::expect_used)
+)]
 
 pub mod blacklist;
 pub mod bond_proof;

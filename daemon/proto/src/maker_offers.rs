@@ -111,6 +111,7 @@ pub fn randomised(
 }
 
 /// A fee with three significant digits; the reference's six decimals would make small fees coarse.
+#[expect(clippy::arithmetic_side_effects, reason = "floats, and a place number of at most 32")]
 fn round_fee(fee: f64) -> Option<RelativeFee> {
     if !(fee.is_finite() && (0.0..1.0).contains(&fee)) {
         return None;

@@ -353,6 +353,7 @@ impl InputSignature {
 
 /// The payload before sealing.
 impl fmt::Display for InputSignature {
+    #[expect(clippy::arithmetic_side_effects, reason = "lengths of short buffers")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key.serialize();
         let mut bytes = Vec::with_capacity(2 + self.signature.len() + key.len());

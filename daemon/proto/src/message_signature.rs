@@ -54,6 +54,7 @@ pub fn digest(message: &[u8]) -> [u8; 32] {
 
 /// Signs a message: header 31 to 34, `r`, `s` (RFC6979 nonce, no low-R grinding).
 #[must_use]
+#[expect(clippy::arithmetic_side_effects, reason = "31 plus a number from 0 to 3")]
 pub fn sign(message: &[u8], key: &SecretKey) -> [u8; SIGNATURE_LEN] {
     let signature = secp().sign_ecdsa_recoverable(&Message::from_digest(digest(message)), key);
     let (recovery, compact) = signature.serialize_compact();
@@ -75,6 +76,7 @@ pub fn sign_base64(message: &[u8], key: &SecretKey) -> String {
 ///
 /// # Errors
 /// The header or the numbers are out of range.
+#[expect(clippy::arithmetic_side_effects, reason = "the header was checked to be at least 31")]
 pub fn recover(
     message: &[u8],
     signature: &[u8; SIGNATURE_LEN],

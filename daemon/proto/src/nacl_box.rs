@@ -168,6 +168,7 @@ impl std::fmt::Debug for NaclBox {
 impl NaclBox {
     /// Seals ASCII text for the wire. The nonce must be random and used once.
     #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "lengths of two buffers in memory")]
     pub fn seal(&self, nonce: [u8; NONCE_LENGTH], plaintext: &str) -> String {
         // Encryption fails only beyond 2^38 bytes, which no caller has.
         let sealed = self.0.encrypt(&nonce.into(), plaintext.as_bytes()).unwrap_or_default();

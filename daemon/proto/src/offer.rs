@@ -170,6 +170,7 @@ impl Offer {
 
     /// What the maker nets at an amount: fee minus its share of the miner fee. May be negative.
     #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "the difference of two u64 fits an i128")]
     pub fn earning(&self, amount: u64) -> i128 {
         i128::from(self.cj_fee.of(amount)) - i128::from(self.tx_fee)
     }

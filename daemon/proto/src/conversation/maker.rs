@@ -40,6 +40,7 @@ impl Default for CommitmentPolicy {
 impl CommitmentPolicy {
     /// Smallest value of the taker's coin, satoshi: `floor(amount * percent / 100)`.
     #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "products of a u64 and a u32 fit 128 bits")]
     pub fn least_value(&self, amount: u64) -> u64 {
         let least = u128::from(amount) * u128::from(self.amount_percent) / 100;
         u64::try_from(least).unwrap_or(u64::MAX)

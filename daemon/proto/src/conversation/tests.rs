@@ -428,7 +428,7 @@ fn refused_fills_have_the_references_texts() {
         let offers = [offer()];
         let started =
             MakerSession::start(payload, &offers, secret, &mut blacklist, policy, false, 0);
-        started.err().expect("refused").reply()
+        started.expect_err("refused").reply()
     };
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(refused(&format!("1 200000 {key} P{commitment}")), text("oid not found"));

@@ -205,6 +205,7 @@ pub(super) fn push_ascii_json(text: &mut String, value: &str) {
 }
 
 /// Deepest nesting of brackets outside strings: cheap, and before any parser recurses.
+#[expect(clippy::arithmetic_side_effects, reason = "counts at most the bytes of a line")]
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in json {

@@ -27,6 +27,7 @@ impl LineReader {
     ///
     /// # Errors
     /// [`LineTooLong`] as soon as the limit is passed, whether or not the line has ended.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions within a buffer in memory")]
     pub fn next_line(&mut self) -> Result<Option<Vec<u8>>, LineTooLong> {
         let unseen = self.buffer.get(self.scanned..).unwrap_or_default();
         let Some(position) = unseen.iter().position(|byte| *byte == b'\n') else {

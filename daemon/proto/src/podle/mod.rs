@@ -235,6 +235,10 @@ fn points(key: &SecretKey, index: u8) -> (PublicKey, PublicKey) {
 }
 
 /// `k*point` for a secret `k`, in constant time.
+#[expect(
+    clippy::expect_used,
+    reason = "a multiple of a curve point by a nonzero scalar is a curve point"
+)]
 fn multiply_secret(point: &PublicKey, k: &SecretKey) -> PublicKey {
     let xy = shared_secret_point(point, k);
     let mut uncompressed = [0_u8; 65];
@@ -268,6 +272,7 @@ fn challenge(kg: &PublicKey, kj: &PublicKey, p: &PublicKey, p2: &PublicKey) -> [
 }
 
 /// A 256-bit integer reduced modulo the curve order; `None` when that is zero.
+#[expect(clippy::arithmetic_side_effects, reason = "differences of bytes fit an i16")]
 fn reduce(mut bytes: [u8; 32]) -> Option<SecretKey> {
     if bytes >= CURVE_ORDER {
         // 2^256 < 2n, so one subtraction suffices.

@@ -20,6 +20,7 @@ pub fn nums_point(index: u8) -> PublicKey {
         .map_or_else(|| search(index), |point| *point.get_or_init(|| search(index)))
 }
 
+#[expect(clippy::expect_used, reason = "no foreign data is involved")]
 fn search(index: u8) -> PublicKey {
     let parity = if GENERATOR_Y[31] & 1 == 0 { 0x02 } else { 0x03 };
     let compressed: Vec<u8> = std::iter::once(parity).chain(GENERATOR_X).collect();

@@ -10,6 +10,7 @@ const SWEEP_DECIMALS: u32 = 20;
 /// Value that a maker needs in one mixdepth for an amount: the amount, its share of the miner fee, and change
 /// above the dust threshold, minus what it earns. `None` when that is not an amount of money.
 #[must_use]
+#[expect(clippy::arithmetic_side_effects, reason = "sums of a few u64 fit an i128")]
 pub fn required_by_maker(offer: &Offer, amount: u64) -> Option<u64> {
     let required = i128::from(amount) + i128::from(DUST_THRESHOLD) + 1 - offer.earning(amount);
     u64::try_from(required).ok()
@@ -17,6 +18,7 @@ pub fn required_by_maker(offer: &Offer, amount: u64) -> Option<u64> {
 
 /// A maker's change: its inputs minus the amount, plus what it earns. `None` when negative.
 #[must_use]
+#[expect(clippy::arithmetic_side_effects, reason = "sums of a few u64 fit an i128")]
 pub fn maker_change(offer: &Offer, amount: u64, inputs: u64) -> Option<u64> {
     u64::try_from(i128::from(inputs) - i128::from(amount) + offer.earning(amount)).ok()
 }
@@ -62,6 +64,10 @@ pub fn taker_miner_fee(miner_fee: u64, offers: &[Offer]) -> u64 {
 /// The amount of a sweep: everything that is left after fees, so that no change remains. The exact quotient,
 /// rounded half to even. `None` when the fees eat the inputs.
 #[must_use]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "checked where it can overflow; the divisor is at least 10^20"
+)]
 pub fn sweep_amount(inputs: u64, miner_fee: u64, offers: &[Offer]) -> Option<u64> {
     const ONE: u128 = 10_u128.pow(SWEEP_DECIMALS);
     let (mut absolute, mut relative) = (0_u64, 0_u128);
@@ -81,6 +87,10 @@ pub fn sweep_amount(inputs: u64, miner_fee: u64, offers: &[Offer]) -> Option<u64
     u64::try_from(quotient + u128::from(up)).ok().filter(|amount| *amount > 0)
 }
 
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "the branch makes the difference positive; the divisor is a power of ten"
+)]
 fn at_sweep_scale(fee: &RelativeFee) -> u128 {
     let (mantissa, scale) = fee.parts();
     if scale <= SWEEP_DECIMALS {

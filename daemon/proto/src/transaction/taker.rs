@@ -237,6 +237,7 @@ impl Coinjoin {
     ///
     /// # Errors
     /// [`BuildError`].
+    #[expect(clippy::arithmetic_side_effects, reason = "the branch makes the difference positive")]
     pub fn build(
         taker: TakerShare,
         makers: Vec<VerifiedMaker>,
@@ -421,6 +422,7 @@ fn sum(values: impl IntoIterator<Item = u64>) -> Result<u64, BuildError> {
 }
 
 /// Fisher and Yates, with the caller's generator.
+#[expect(clippy::arithmetic_side_effects, reason = "an index below the length of a list in memory")]
 fn shuffle<T>(items: &mut [T], draw: &mut impl FnMut(usize) -> usize) {
     for last in (1..items.len()).rev() {
         items.swap(last, draw(last + 1).min(last));
