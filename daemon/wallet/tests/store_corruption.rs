@@ -119,7 +119,7 @@ fn exercise(dir: &Path, expected: &Facts, case: &str) {
             assert!(known && chain.chain.blocks.contains_key(&n), "{case}: status of change {n}");
         }
         let heights: Vec<u32> = chain.chain.blocks.keys().copied().collect();
-        assert!(heights.iter().copied().eq(0..heights.len() as u32), "{case}: gap in the chain");
+        assert!(heights.iter().copied().eq((0..60).take(heights.len())), "{case}: gap in the chain");
         let fact = Fact::BondIssued { timenumber: 77 };
         store.record(std::slice::from_ref(&fact)).expect("records");
         facts.apply(&fact);

@@ -166,7 +166,7 @@ fn journal_cut_at_any_byte_keeps_every_whole_record() {
         assert!(found.bonds.len() >= last, "cut at {len}");
         assert!(found.bonds.is_subset(&facts.bonds), "cut at {len}");
         // Months come in order, so what is there must be the first ones.
-        assert!(found.bonds.iter().copied().eq(0..found.bonds.len() as u16), "cut at {len}");
+        assert!(found.bonds.iter().copied().eq((0..16).take(found.bonds.len())), "cut at {len}");
         if found.bonds.len() < 6 {
             assert_eq!(condition, Condition::Damaged, "cut at {len} of the synced part");
         } else {
