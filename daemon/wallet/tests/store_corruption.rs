@@ -119,7 +119,10 @@ fn exercise(dir: &Path, expected: &Facts, case: &str) {
             assert!(known && chain.chain.blocks.contains_key(&n), "{case}: status of change {n}");
         }
         let heights: Vec<u32> = chain.chain.blocks.keys().copied().collect();
-        assert!(heights.iter().copied().eq((0..60).take(heights.len())), "{case}: gap in the chain");
+        assert!(
+            heights.iter().copied().eq((0..60).take(heights.len())),
+            "{case}: gap in the chain"
+        );
         let fact = Fact::BondIssued { timenumber: 77 };
         store.record(std::slice::from_ref(&fact)).expect("records");
         facts.apply(&fact);
@@ -202,5 +205,5 @@ fn damage_anywhere_leaves_a_wallet_that_opens() {
 
 /// Seeded cases; more for a soak run.
 fn cases() -> u64 {
-    std::env::var("STORE_CORRUPTION_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+    std::env::var("STORE_CORRUPTION_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
 }

@@ -65,7 +65,7 @@ fn crash_at_every_write() {
     for fault in [Fault::Once, Fault::PowerCut] {
         for at in 0.. {
             let mut happened = false;
-            for seed in 0..60 {
+            for seed in 0..25 {
                 let disk = SimDisk::new(seed);
                 let (mut journal, mut facts, _) = reopen(&disk);
                 disk.break_at(at, fault);
