@@ -61,7 +61,8 @@ fn coins() -> Vec<Coin> {
         .map(|(outpoint, listed)| {
             let outpoint: OutPoint = outpoint.parse().expect("outpoint");
             let tx = transactions.iter().find(|tx| tx.compute_txid() == outpoint.txid);
-            let output = &tx.expect("known transaction").output[outpoint.vout as usize];
+            let output = &tx.expect("known transaction").output
+                [usize::try_from(outpoint.vout).expect("small")];
             assert_eq!(Some(output.value.to_sat()), listed["value"].as_u64());
             let place = place(text(listed, "path"));
             let confirmed = listed["confirmations"].as_u64().expect("confirmations") > 0;
@@ -93,6 +94,10 @@ fn keys() -> MasterKey {
     let entropy = mnemonic::entropy_of_phrase(text(&file, "mnemonic")).expect("phrase");
     let (kind, network) = (WalletType::FidelityBond, Network::Mainnet);
     MasterKey::from_entropy(&entropy, None, kind, network, ImportedKeys::default()).expect("keys")
+}
+
+fn mixdepth(case: &Value) -> Mixdepth {
+    Mixdepth(case["mixdepth"].as_u64().and_then(|m| u8::try_from(m).ok()).expect("mixdepth"))
 }
 
 /// One case that has a transaction.
@@ -143,7 +148,7 @@ fn sent() -> Vec<Case> {
                 .collect();
             Case {
                 name: text(&value, "case").to_owned(),
-                mixdepth: Mixdepth(value["mixdepth"].as_u64().expect("mixdepth") as u8),
+                mixdepth: mixdepth(&value),
                 destination: parse_destination(address, Network::Mainnet)
                     .expect("address")
                     .script_pubkey(),
@@ -330,7 +335,7 @@ fn refuses_what_the_reference_refuses() {
         let amount = destination[1].as_u64().expect("amount");
         let mut ctx = SpendContext {
             coins: &coins,
-            mixdepth: Mixdepth(case["mixdepth"].as_u64().expect("mixdepth") as u8),
+            mixdepth: mixdepth(case),
             tip_height: TIP,
             median_time: MEDIAN_TIME,
             rate_sat_per_kvb: 10_000,

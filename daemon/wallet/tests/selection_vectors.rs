@@ -64,10 +64,11 @@ fn chooses_the_same_positions_in_the_same_order_as_the_reference() {
             if chosen.as_ref() != Ok(&positions) {
                 return Err(format!("{name}: {chosen:?} in place of {positions:?}"));
             }
-            let sum = |positions: &[u64]| -> u64 {
-                positions.iter().map(|p| inputs.values[*p as usize].to_sat()).sum()
-            };
-            assert_eq!(Some(sum(&numbers(&expected["indexes"]))), expected["sum"].as_u64());
+            let sum = numbers(&expected["indexes"])
+                .into_iter()
+                .map(|p| inputs.values[usize::try_from(p).expect("position")].to_sat())
+                .sum::<u64>();
+            assert_eq!(Some(sum), expected["sum"].as_u64());
         }
         Ok(())
     });

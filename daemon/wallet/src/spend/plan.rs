@@ -522,7 +522,7 @@ mod tests {
             (ScriptBuf::from_hex(&format!("76a914{}88ac", "00".repeat(20))).unwrap(), 546),
         ] {
             let coins = coins(&[100_000]);
-            let mut pay = |amount| {
+            let pay = |amount| {
                 let mut ctx = SpendContext {
                     coins: &coins,
                     mixdepth: Mixdepth(0),

@@ -222,7 +222,7 @@ fn no_change_to_a_signed_transaction_goes_unnoticed() {
 fn signatures_are_not_ground() {
     // With 64 signatures, all of 71 bytes would be chance with probability 2^-64: grinding.
     let keys = keys(WalletType::NativeSegwit);
-    let coins: Vec<Coin> = (0..64).map(|n| coin(&keys, ranged(n), n as u8)).collect();
+    let coins: Vec<Coin> = (0..64).map(|n: u8| coin(&keys, ranged(n.into()), n)).collect();
     let mut tx = transaction(&coins, 100);
     sign(&mut tx, &coins, &keys).unwrap();
     let long = tx.input.iter().filter(|input| input.witness[0].len() == 72).count();
