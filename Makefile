@@ -66,5 +66,7 @@ suite:
 	if [ $$failed -ne 0 ] && [[ "$$sum" == *" 0 failed" ]]; then sum="$$sum (and something did not build or run)"; fi; \
 	echo "$$sum"; exit $$failed
 
-bench:
-	cargo bench --locked --workspace
+# Measures the release daemon on a bench of its own, about ten minutes, and prints a table. RECORD=1 also writes it to
+# docs/benchmarks.md; ONLY=start|small|hundred|thousands|restore measures a part.
+bench: tools
+	cargo bench --locked -p joineryd --bench daemon -- $(if $(RECORD),--record) $(if $(ONLY),--only=$(ONLY))

@@ -1,0 +1,100 @@
+//! The daemon as a process, and what the kernel says about it.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use joinery_testkit::Supervised;
+use tempfile::TempDir;
+
+use crate::client::Client;
+
+/// How long anything may take before the bench gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
+
+/// The binary that is measured, built in release mode by `cargo bench`.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_joineryd");
+
+/// A data directory on the disk that temporary files are on.
+#[derive(Debug)]
+pub(crate) struct Home {
+    directory: TempDir,
+    electrum: String,
+}
+
+impl Home {
+    /// An empty one for daemons that use this Electrum server.
+    pub(crate) fn new(electrum: &str) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("joineryd-bench-").tempdir()?;
+        Ok(Self { directory, electrum: electrum.to_owned() })
+    }
+
+    /// Starts the daemon and waits until `/session` is answered; also gives how long that took.
+    pub(crate) async fn start(&self) -> Result<(Daemon, Duration)> {
+        let (rpc, websocket) = (free_port()?, free_port()?);
+        let arguments = [
+            format!("--data-dir={}", self.directory.path().join("data").display()),
+            "--network=regtest".to_owned(),
+            format!("--electrum={}", self.electrum),
+            format!("--listen={rpc}"),
+            format!("--wss-listen={websocket}"),
+        ];
+        let log = self.directory.path().join("log");
+        let begin = Instant::now();
+        let process = Supervised::start("joineryd", Path::new(BINARY), &arguments, &log)?;
+        let mut daemon = Daemon { process, client: Client::new(rpc)? };
+        loop {
+            if daemon.client.session().await.is_ok() {
+                return Ok((daemon, begin.elapsed()));
+            }
+            daemon.process.require_running()?;
+            if begin.elapsed() > PATIENCE {
+                bail!("the daemon does not answer:\n{}", daemon.process.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// An address that nobody listens on. Somebody could take it before the daemon does; the bench fails then.
+fn free_port() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// A running daemon, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    process: Supervised,
+    /// Speaks to it.
+    pub(crate) client: Client,
+}
+
+impl Daemon {
+    /// Memory of the process as the kernel counts it, bytes.
+    pub(crate) fn memory(&self) -> Result<Memory> {
+        let path = PathBuf::from(format!("/proc/{}/status", self.process.id()));
+        let status = std::fs::read_to_string(&path)?;
+        let bytes = |key: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            let number =
+                line.and_then(|line| line.trim().strip_suffix(" kB")).context("no size")?;
+            Ok(number.trim().parse::<u64>()? * 1024)
+        };
+        Ok(Memory { resident: bytes("VmRSS")?, peak: bytes("VmHWM")? })
+    }
+
+    /// Ends it in an orderly way.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.process.terminate(Duration::from_secs(60))
+    }
+}
+
+/// What a process occupies, bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    /// Now.
+    pub(crate) resident: u64,
+    /// At most so far.
+    pub(crate) peak: u64,
+}

@@ -1,0 +1,165 @@
+//! The table: what was measured, beside what others reached and what we aim at.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+/// What is measured: name, the reference 0.9.12, joinmarket-ng 0.37, aim. The Python figures were measured on
+/// a machine of two cores for the project's second issue.
+pub(crate) struct Subject {
+    key: &'static str,
+    name: &'static str,
+    reference: &'static str,
+    ng: &'static str,
+    aim: &'static str,
+}
+
+const fn subject(
+    key: &'static str,
+    name: &'static str,
+    reference: &'static str,
+    ng: &'static str,
+    aim: &'static str,
+) -> Subject {
+    Subject { key, name, reference, ng, aim }
+}
+
+const NONE: &str = "-";
+
+/// Every row, in the order of the table.
+const SUBJECTS: [Subject; 18] = [
+    subject("start", "process start to first `/session`", "0.78 s", "1.90 s", "< 0.05 s"),
+    subject(
+        "first_start",
+        "the same on the very first start (makes the certificate)",
+        NONE,
+        NONE,
+        NONE,
+    ),
+    subject("memory_idle", "resident memory, idle", "69 MB", "94 MB", "< 15 MiB"),
+    subject("memory_small", "resident memory, small wallet open", "76 MB", "105 MB", "< 25 MiB"),
+    subject("unlock", "unlock", "0.99 s", "0.53 s", "< 0.6 s"),
+    subject("address", "new address (durable before the answer)", NONE, NONE, NONE),
+    subject("display_100", "`/display`, 100 used addresses", "2474 ms", "54 ms", NONE),
+    subject("utxos_100", "`/utxos`, 100 used addresses", NONE, NONE, NONE),
+    subject("send", "`direct-send`", "0.05 s", "seconds", NONE),
+    subject(
+        "first_unlock_5000",
+        "first unlock after 5 000 addresses were funded, until all coins are there",
+        NONE,
+        "144 s",
+        "< 3 s",
+    ),
+    subject("display_5000", "`/display`, 5 000 used addresses", NONE, "970 ms", "< 20 ms"),
+    subject("utxos_5000", "`/utxos`, 5 000 coins", NONE, "740 ms", "< 15 ms"),
+    subject("memory_5000", "resident memory of that wallet", NONE, "163 MB", "< 60 MiB"),
+    subject(
+        "restart_10000",
+        "restart, 10 000 used addresses: unlock until in sync",
+        NONE,
+        NONE,
+        "< 3 s",
+    ),
+    subject(
+        "restore_10000",
+        "restore from seed, 10 000 used addresses: until all coins are there",
+        NONE,
+        NONE,
+        "< 30 s",
+    ),
+    subject("memory_10000", "resident memory after that restore", NONE, NONE, NONE),
+    subject("display_10000", "`/display`, 10 000 used addresses", NONE, NONE, NONE),
+    subject("size", "release binary", NONE, NONE, NONE),
+];
+
+/// The figures so far.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    measured: Vec<(&'static str, String)>,
+}
+
+impl Report {
+    /// No figures yet.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes a figure and shows it.
+    pub(crate) fn note(&mut self, key: &'static str, figure: String) {
+        let name = SUBJECTS.iter().find(|subject| subject.key == key).map_or(key, |s| s.name);
+        eprintln!("{name}: {figure}");
+        self.measured.push((key, figure));
+    }
+
+    /// Notes the median of several times, and the longest.
+    pub(crate) fn times(&mut self, key: &'static str, mut times: Vec<Duration>) {
+        times.sort_unstable();
+        let middle = times.get(times.len() / 2).copied().unwrap_or_default();
+        let longest = times.last().copied().unwrap_or_default();
+        let figure = format!("{} (max {}, n = {})", time(middle), time(longest), times.len());
+        self.note(key, figure);
+    }
+
+    /// The rows as a Markdown table.
+    pub(crate) fn table(&self) -> String {
+        let mut table = String::from(
+            "| what | ours | reference 0.9.12 | joinmarket-ng 0.37 | aim |\n|---|---|---|---|---|\n",
+        );
+        for Subject { key, name, reference, ng, aim } in SUBJECTS {
+            let ours = self.measured.iter().find(|(k, _)| *k == key).map_or(NONE, |(_, f)| f);
+            writeln!(table, "| {name} | {ours} | {reference} | {ng} | {aim} |")
+                .expect("a string takes everything");
+        }
+        table
+    }
+
+    /// Replaces the table and the description of the machine in `docs/benchmarks.md`.
+    pub(crate) fn record(&self) -> Result<PathBuf> {
+        const BEGIN: &str = "<!-- begin of what `make bench RECORD=1` writes -->\n";
+        const END: &str = "<!-- end of what `make bench RECORD=1` writes -->\n";
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks.md");
+        let text = std::fs::read_to_string(&path)?;
+        let (before, rest) = text.split_once(BEGIN).unwrap_or((&text, ""));
+        let (_, after) = rest.split_once(END).unwrap_or(("", ""));
+        let written = format!("{before}{BEGIN}{}\n\n{}{END}{after}", machine(), self.table());
+        std::fs::write(&path, written)?;
+        Ok(path)
+    }
+}
+
+/// Milliseconds with two digits that count, or seconds.
+pub(crate) fn time(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        s if s >= 1.0 => format!("{s:.2} s"),
+        s if s >= 0.01 => format!("{:.0} ms", s * 1e3),
+        s => format!("{:.1} ms", s * 1e3),
+    }
+}
+
+/// Mebibytes with one decimal.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1024 * 1024);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+/// One sentence about the machine: processor, cores, memory, kernel.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, key: &str| -> String {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.split_once(':'))
+            .map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
+    };
+    let processors = read("/proc/cpuinfo");
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!(
+        "Measured on: {}, {cores} cores, memory {}, Linux {}, {}.",
+        field(&processors, "model name"),
+        field(&read("/proc/meminfo"), "MemTotal"),
+        read("/proc/sys/kernel/osrelease").trim(),
+        std::env::consts::ARCH,
+    )
+}
