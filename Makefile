@@ -69,4 +69,5 @@ suite:
 # Measures the release daemon on a bench of its own, about ten minutes, and prints a table. RECORD=1 also writes it to
 # docs/benchmarks.md; ONLY=start|small|hundred|thousands|restore measures a part.
 bench: tools
+	$(if $(ONLY),,cargo bench --locked -p joinery-proto)
 	cargo bench --locked -p joineryd --bench daemon -- $(if $(RECORD),--record) $(if $(ONLY),--only=$(ONLY))

@@ -7,6 +7,7 @@ use super::command::{Command, Outcome, Prepared};
 use super::{SendError, SendRequest, SentTransaction, WalletHandle};
 use crate::chain::{BroadcastError, ChainError, ChainSource};
 use crate::fee;
+use crate::fee;
 use crate::policy::TxFees;
 
 /// What the fee rule needs from the server, satoshi per 1000 vbytes.
@@ -27,12 +28,10 @@ async fn ask_rates(chain: &dyn ChainSource, fees: TxFees) -> Result<Rates, Chain
         return Err(ChainError::Unavailable { reason });
     }
     let floor = usable(chain.mempool_min_fee().await)?;
-    let estimate = match fees {
-        TxFees::SatPerKvb(_) => None,
-        TxFees::Blocks(target) => {
-            // Servers have no estimate for the very next block (spec/wallet.md 8.1 step 3).
-            usable(chain.estimate_fee(target.max(2)).await)?
-                .and_then(|estimate| estimate.sat_per_kvb)
+    let estimate = match fee::estimate_target(fees) {
+        None => None,
+        Some(target) => {
+            usable(chain.estimate_fee(target).await)?.and_then(|estimate| estimate.sat_per_kvb)
         }
     };
     Ok(Rates { estimate, floor })
