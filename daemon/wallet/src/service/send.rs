@@ -7,7 +7,6 @@ use super::command::{Command, Outcome, Prepared};
 use super::{SendError, SendRequest, SentTransaction, WalletHandle};
 use crate::chain::{BroadcastError, ChainError, ChainSource};
 use crate::fee;
-use crate::fee;
 use crate::policy::TxFees;
 
 /// What the fee rule needs from the server, satoshi per 1000 vbytes.
