@@ -21,8 +21,10 @@ use crate::types::{Branch, Keychain};
 pub(super) struct Own {
     /// Those that no history has listed yet: their absence there means nothing.
     pub(super) unlisted: HashSet<Txid>,
-    /// They are to be sent again at the next opportunity.
+    /// They are to be sent again as soon as the engine has caught up.
     pub(super) resend: bool,
+    /// A block arrived since they were sent the last time.
+    pub(super) new_block: bool,
 }
 
 impl Own {
@@ -225,6 +227,13 @@ impl State {
             .flat_map(|input| self.graph.spenders(input.previous_output))
             .filter(|other| *other != txid && self.canonical.positions.contains_key(other))
             .collect()
+    }
+
+    /// With each block, sends again what no server has listed yet. Called with an up-to-date graph.
+    pub(super) fn send_again_on_block(&mut self) {
+        if self.sync.complete && !self.is_stale() && std::mem::take(&mut self.own.new_block) {
+            self.send_again();
+        }
     }
 
     /// Sends again what no server has listed yet.

@@ -256,6 +256,11 @@ impl State {
         }
     }
 
+    /// Whether the graph is ahead of what follows from it.
+    pub(super) const fn is_stale(&self) -> bool {
+        self.stale.canonical
+    }
+
     fn freeze_new_coins(&mut self) {
         let rules = self.freeze_rules();
         let facts = rules.due();

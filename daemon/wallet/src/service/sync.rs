@@ -274,9 +274,7 @@ impl State {
         if local.hash() == tip.hash && local.height() == tip.height {
             self.tip = Some(tip);
         }
-        if local.height() != before && !self.own.unlisted.is_empty() {
-            self.own.resend = true;
-        }
+        self.own.new_block |= local.height() != before;
         let from_histories = self.take_histories(&histories);
         alters |= !from_histories.graph.is_empty();
         change.graph.merge(from_histories.graph);

@@ -70,6 +70,7 @@ async fn run(
                         state.event(event);
                     }
                     state.refresh_if_due();
+                    state.send_again_on_block();
                 }
                 None => {
                     tracing::warn!("the chain backend ended; the wallet gets no more news");

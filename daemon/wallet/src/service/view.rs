@@ -219,7 +219,7 @@ impl Views {
             .entry(txid)
             .or_insert_with(|| parts.graph.tx(txid).and_then(|tx| coinjoin_shape(&tx.output)));
         // A payment of our own is never a coinjoin, whatever its outputs look like.
-        let shape = if parts.facts.own_txs.contains_key(&txid) { None } else { shape };
+        let shape = shape.filter(|_| !is_own_payment(parts, txid));
         match shape {
             Some(shape) if shape.amount == raw.value => CoinKind::CoinjoinOutput,
             Some(_) => CoinKind::CoinjoinChange,
@@ -227,4 +227,13 @@ impl Views {
             None => CoinKind::Deposit,
         }
     }
+}
+
+/// Whether we made a transaction alone: in a coinjoin others have inputs too.
+fn is_own_payment(parts: &Parts<'_>, txid: Txid) -> bool {
+    let index = parts.graph.index();
+    parts.facts.own_txs.contains_key(&txid)
+        && parts.graph.tx(txid).is_some_and(|tx| {
+            tx.input.iter().all(|input| index.txout(input.previous_output).is_some())
+        })
 }

@@ -1,0 +1,10 @@
+//! The wallet task as its users see it: through the handle, over a scripted chain.
+
+mod crash;
+mod display;
+mod fake_chain;
+mod freezing;
+mod issuing;
+mod rig;
+mod sending;
+mod syncing;
