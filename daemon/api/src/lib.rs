@@ -1,1 +1,64 @@
-//! Crate under construction in this commit series.
+//! The jmwalletd HTTP and websocket API: routes, tokens, settings, error texts.
+//!
+//! What it deliberately is not: it opens no listener and knows no TLS (the daemon serves [`router`] and
+//! [`websocket_router`]), reads no configuration file of the daemon, holds no key, and decides nothing about
+//! coins: the wallet does.
+//!
+//! The source of every rule is `spec/api.md`; [`openapi`] describes the result.
+
+mod activity;
+mod app;
+mod auth;
+mod body;
+mod calls;
+mod clock;
+mod config;
+#[cfg(feature = "contract")]
+pub mod contract;
+mod dto;
+mod error;
+mod files;
+mod guard;
+mod hub;
+mod lifecycle;
+mod number;
+mod order_book;
+mod origin;
+mod sends;
+mod settings;
+mod throttle;
+mod websocket;
+
+use std::sync::Arc;
+
+use axum::Router;
+
+pub use activity::{Activity, Role, RoleGuard};
+pub use app::AppState;
+pub use auth::{ACCESS_LIFETIME, REFRESH_LIFETIME};
+pub use body::MAX_BODY;
+pub use clock::{Clock, ManualClock};
+pub use config::{ApiConfig, CertificateEnd, LogTail};
+pub use settings::{MakerFeeLimits, Sections, Settings, SettingsFileError};
+
+/// Everything on the RPC port: `/api/v1`, the websocket at `/jmws`, `/ws` and `/api/v1/ws`, the order book,
+/// the helpers of browser wallets and their static files.
+#[must_use]
+pub fn router(app: &Arc<AppState>) -> Router {
+    let routes = calls::api().with_state(Arc::clone(app));
+    guard::wrap(files::fallback(routes, app.config.static_dir.as_deref()), app)
+}
+
+/// The websocket at any path, for a port of its own.
+#[must_use]
+pub fn websocket_router(app: &Arc<AppState>) -> Router {
+    let routes =
+        Router::new().fallback(axum::routing::any(websocket::upgrade)).with_state(Arc::clone(app));
+    guard::wrap(routes, app)
+}
+
+/// The OpenAPI document that is served at `/api/v1/openapi.yaml`.
+#[must_use]
+pub const fn openapi() -> &'static str {
+    calls::openapi_document()
+}

@@ -1,0 +1,152 @@
+//! Everything the handlers share, handed to them explicitly.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwapOption;
+use joinery_wallet::chain::{ChainSource, ChainStatus};
+use joinery_wallet::directory::WalletDirectory;
+use joinery_wallet::service::WalletHandle;
+use joinery_wallet::snapshot::Snapshot;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::activity::Activity;
+use crate::auth::Tokens;
+use crate::config::ApiConfig;
+use crate::error::ApiError;
+use crate::hub::Hub;
+use crate::order_book::OrderBook;
+use crate::sends::Sends;
+use crate::settings::Settings;
+use crate::throttle::Throttle;
+use crate::websocket::IdleSockets;
+
+/// A wallet that is unlocked.
+#[derive(Debug)]
+pub(crate) struct LoadedWallet {
+    pub(crate) handle: WalletHandle,
+    /// Tells the task that turns wallet events into websocket news that no more will come.
+    pub(crate) closed: CancellationToken,
+    /// That task has passed on the last one.
+    pub(crate) drained: CancellationToken,
+}
+
+impl LoadedWallet {
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.handle.snapshot()
+    }
+}
+
+/// The API of one daemon.
+#[derive(Debug)]
+pub struct AppState {
+    pub(crate) config: ApiConfig,
+    pub(crate) directory: WalletDirectory,
+    pub(crate) chain: Arc<dyn ChainSource>,
+    chain_status: watch::Receiver<ChainStatus>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) tokens: Tokens,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) throttle: Throttle,
+    pub(crate) idle_sockets: IdleSockets,
+    pub(crate) sends: Arc<Sends>,
+    pub(crate) order_book: OrderBook,
+    /// The loaded wallet. Written only by who holds `lifecycle`.
+    pub(crate) wallet: ArcSwapOption<LoadedWallet>,
+    /// Held while a wallet is created, opened, switched or locked: one at a time, and with it one key
+    /// derivation at a time.
+    pub(crate) lifecycle: tokio::sync::Mutex<()>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    stopped: AtomicBool,
+}
+
+impl AppState {
+    /// The API over a wallet directory and a chain. Starts locked and idle; nothing happens until
+    /// requests come in through [`router`](crate::router).
+    #[must_use]
+    pub fn new(
+        config: ApiConfig,
+        directory: WalletDirectory,
+        chain: Arc<dyn ChainSource>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let hub = Arc::new(Hub::new());
+        Arc::new(Self {
+            tokens: Tokens::new(config.clock.clone()),
+            throttle: Throttle::new(config.clock.clone(), config.failed_unlocks.clone()),
+            idle_sockets: IdleSockets::new(config.idle_websockets),
+            sends: Arc::new(Sends::new(config.clock.clone())),
+            order_book: OrderBook::new(config.clock.clone()),
+            activity: Activity::new(Arc::clone(&hub)),
+            hub,
+            chain_status: chain.status(),
+            config,
+            directory,
+            chain,
+            settings: Arc::new(settings),
+            wallet: ArcSwapOption::empty(),
+            lifecycle: tokio::sync::Mutex::new(()),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    /// The role that runs and the guard that lets one run.
+    #[must_use]
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// The settings that clients see.
+    #[must_use]
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// The unlocked wallet, if any.
+    #[must_use]
+    pub fn wallet(&self) -> Option<WalletHandle> {
+        self.wallet.load().as_ref().map(|wallet| wallet.handle.clone())
+    }
+
+    /// Forgets wrong passwords: somebody has shown to be at the box itself.
+    pub fn clear_password_throttle(&self) {
+        self.throttle.clear();
+    }
+
+    /// State of the link to the chain, without waiting.
+    pub(crate) fn chain_status(&self) -> ChainStatus {
+        self.chain_status.borrow().clone()
+    }
+
+    /// The wallet that a path names.
+    ///
+    /// # Errors
+    /// 404 when none is loaded, 400 when it is another one.
+    pub(crate) fn loaded(&self, name: &str) -> Result<Arc<LoadedWallet>, ApiError> {
+        let wallet = self.wallet.load_full().ok_or(ApiError::NoWallet("not_loaded"))?;
+        if wallet.handle.name() == name { Ok(wallet) } else { Err(ApiError::invalid("walletname")) }
+    }
+
+    /// Locks the wallet, ends the websockets and every task. Listeners are to be stopped by their owner.
+    pub async fn shutdown(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        {
+            let _turn = self.lifecycle.lock().await;
+            self.unload(None).await;
+        }
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Whether [`AppState::shutdown`] has begun: no wallet is opened any more.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+}

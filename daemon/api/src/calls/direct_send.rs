@@ -1,0 +1,55 @@
+//! `POST /wallet/{walletname}/taker/direct-send` (`spec/api.md` 6.15): an ordinary payment.
+
+use axum::body::Bytes;
+use axum::response::Response;
+use joinery_wallet::service::SendRequest;
+use serde_json::json;
+
+use super::{
+    App, Params, State, amount, bitcoin_network, input_utxos, mixdepth, payment_address, txfee,
+};
+use crate::auth::Authenticated;
+use crate::body::RawBody;
+use crate::dto::transaction::tx_details;
+use crate::error::ApiError;
+use crate::sends::SendKey;
+
+pub(super) async fn handle(
+    State(app): App,
+    caller: Authenticated,
+    Params(name): Params<String>,
+    body: RawBody,
+) -> Result<Response, ApiError> {
+    let object = body.object()?;
+    // The shape of the whole body comes before the question which wallet it is for.
+    let amount = amount(&object)?;
+    let fees = txfee(&object)?;
+    let inputs = input_utxos(&object)?;
+    let text = object.string("destination")?.to_owned();
+    let destination = payment_address(&text, app.directory.network(), "destination")?;
+    object.int("mixdepth")?;
+    let wallet = app.loaded(&name)?;
+    let mixdepth = mixdepth(&object, &wallet.snapshot())?;
+    if app.activity.current().is_some() {
+        return Err(ApiError::ActionNotAllowed);
+    }
+    let key = SendKey::new(caller.0.family, &body.0);
+    let handle = wallet.handle.clone();
+    let network = bitcoin_network(&app);
+    app.sends
+        .submit(&app.tasks, key, || async move {
+            let script = destination.script_pubkey();
+            let request = SendRequest { mixdepth, amount, destination, fees, inputs };
+            let sent = handle.direct_send(request).await?;
+            let txinfo = tx_details(&sent.transaction, network, None, Some((&script, &text)));
+            let body = json!({
+                "txinfo": txinfo,
+                "details": {
+                    "fee_sats": sent.fee,
+                    "includes_expired_bond": sent.includes_expired_bond,
+                },
+            });
+            Ok(Bytes::from(body.to_string()))
+        })
+        .await
+}

@@ -1,0 +1,23 @@
+//! `GET|POST /wallet/{walletname}/taker/stop` (`spec/api.md` 6.21).
+
+use axum::Json;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{App, Params, State};
+use crate::activity::Role;
+use crate::auth::Authenticated;
+use crate::error::ApiError;
+
+pub(super) async fn handle(
+    State(app): App,
+    _caller: Authenticated,
+    Params(name): Params<String>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    app.loaded(&name)?;
+    if app.activity.stop(Role::Taker) {
+        Ok((StatusCode::ACCEPTED, Json(json!({}))))
+    } else {
+        Err(ApiError::ServiceNotStarted)
+    }
+}

@@ -1,0 +1,5 @@
+//! What goes over the wire, apart from the domain types it is made of.
+
+pub(crate) mod transaction;
+pub(crate) mod utxos;
+pub(crate) mod wallet_info;

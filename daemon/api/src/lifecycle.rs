@@ -1,0 +1,339 @@
+//! One wallet at a time: create, recover, unlock, switch, lock (`spec/api.md` 3.2, 4, 6.5 to 6.8).
+//!
+//! Each runs in a task of its own, under one mutex: a client that goes away in the middle leaves no
+//! half-opened wallet behind.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use joinery_wallet::chain::ChainSource;
+use joinery_wallet::directory::{CreateError, OpenError, OpenedKeys, WalletName};
+use joinery_wallet::service::{OpenOptions, ServiceError, WalletEvent, WalletHandle};
+use joinery_wallet::store::StoreError;
+use joinery_wallet::types::WalletType;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{AppState, LoadedWallet};
+use crate::auth::TokenPair;
+use crate::dto::transaction::tx_details;
+use crate::error::ApiError;
+use crate::hub::{Hub, News};
+
+/// What create and recover ask for.
+pub(crate) struct NewWallet {
+    pub(crate) name: WalletName,
+    pub(crate) password: SecretString,
+    pub(crate) wallet_type: WalletType,
+    pub(crate) extension: Option<SecretString>,
+    /// The words of an existing seed.
+    pub(crate) phrase: Option<SecretString>,
+    /// Smallest scan window of an existing seed.
+    pub(crate) scan_range: Option<u32>,
+}
+
+/// A wallet that was made, and the login to it.
+pub(crate) struct Made {
+    pub(crate) tokens: TokenPair,
+    pub(crate) phrase: SecretString,
+}
+
+/// Runs a future to its end whatever becomes of the caller.
+async fn detached<T: Send + 'static>(
+    app: &AppState,
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    app.tasks.spawn(work).await.unwrap_or(Err(ApiError::Internal("panic")))
+}
+
+/// Runs blocking work (key derivation, files) off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(ApiError::Internal("panic")))
+}
+
+fn open_wallet(
+    keys: OpenedKeys,
+    options: OpenOptions,
+) -> Result<(WalletHandle, broadcast::Receiver<WalletEvent>), ApiError> {
+    let store =
+        joinery_wallet::store::open(keys.store_paths().clone(), keys.dek()).map_err(|error| {
+            match error {
+                StoreError::InUse { .. } => ApiError::LockExists,
+                error => storage_failed(&error),
+            }
+        })?;
+    let handle = WalletHandle::open(keys, store, options)?;
+    let events = handle.events();
+    Ok((handle, events))
+}
+
+fn storage_failed(error: &(dyn std::error::Error + 'static)) -> ApiError {
+    tracing::error!(error, "wallet storage failed");
+    ApiError::Internal("storage_failed")
+}
+
+impl AppState {
+    fn options(&self) -> OpenOptions {
+        OpenOptions {
+            policy: self.settings.policy(),
+            chain: Arc::clone(&self.chain) as Arc<dyn ChainSource>,
+            min_gap: None,
+            fresh: false,
+            recovered: false,
+        }
+    }
+
+    fn may_create(&self) -> Result<(), ApiError> {
+        if self.is_stopping() {
+            return Err(ApiError::BackendNotReady("shutting_down"));
+        }
+        match self.wallet.load().as_ref() {
+            Some(_) => Err(ApiError::WalletAlreadyUnlocked),
+            None => Ok(()),
+        }
+    }
+
+    /// 401 while a wallet is loaded: asked before the body is even looked at.
+    pub(crate) fn check_none_loaded(&self) -> Result<(), ApiError> {
+        self.may_create()
+    }
+
+    /// Makes a wallet, with a new seed or from given words, and loads it. Durable when this returns; the
+    /// first sync goes on in the background.
+    pub(crate) async fn make_wallet(self: &Arc<Self>, new: NewWallet) -> Result<Made, ApiError> {
+        let app = Arc::clone(self);
+        detached(self, async move {
+            let _turn = app.lifecycle.lock().await;
+            app.may_create()?;
+            let directory = app.directory.clone();
+            let options = OpenOptions {
+                min_gap: new.scan_range,
+                fresh: new.phrase.is_none(),
+                recovered: new.phrase.is_some(),
+                ..app.options()
+            };
+            let (handle, events, phrase) = blocking(move || {
+                let extension = new.extension.as_ref().map(ExposeSecret::expose_secret);
+                let keys = match &new.phrase {
+                    None => directory.create(&new.name, &new.password, new.wallet_type, extension),
+                    Some(phrase) => directory.recover(
+                        &new.name,
+                        &new.password,
+                        new.wallet_type,
+                        phrase.expose_secret(),
+                        extension,
+                    ),
+                }?;
+                let phrase = keys.phrase();
+                let (handle, events) = open_wallet(keys, options)?;
+                Ok((handle, events, phrase))
+            })
+            .await?;
+            let tokens = app.load(handle, events).await;
+            Ok(Made { tokens, phrase })
+        })
+        .await
+    }
+
+    /// Unlocks a wallet: the loaded one again, or another one instead of it.
+    pub(crate) async fn unlock_wallet(
+        self: &Arc<Self>,
+        name: WalletName,
+        password: SecretString,
+    ) -> Result<TokenPair, ApiError> {
+        let app = Arc::clone(self);
+        detached(self, async move {
+            let attempt = app.throttle.attempt().await?;
+            let _turn = app.lifecycle.lock().await;
+            if app.is_stopping() {
+                return Err(ApiError::BackendNotReady("shutting_down"));
+            }
+            let loaded = app.wallet.load_full();
+            if let Some(wallet) = loaded.filter(|wallet| wallet.handle.name() == name.as_str()) {
+                return if wallet.handle.verify_password(password).await? {
+                    attempt.succeeded();
+                    Ok(app.tokens.login())
+                } else {
+                    attempt.failed();
+                    Err(ApiError::InvalidCredentials)
+                };
+            }
+            let directory = app.directory.clone();
+            let options = app.options();
+            // Up to here nothing of the loaded wallet is touched, so that an error leaves it as it is.
+            let opened = blocking(move || {
+                let keys = directory.open(&name, &password)?;
+                drop(password);
+                open_wallet(keys, options)
+            })
+            .await;
+            match opened {
+                Ok((handle, events)) => {
+                    attempt.succeeded();
+                    Ok(app.load(handle, events).await)
+                }
+                Err(error) => {
+                    if matches!(error, ApiError::InvalidCredentials) {
+                        attempt.failed();
+                    }
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Locks the loaded wallet if it is this one. False when none was loaded; the token has been checked
+    /// by the caller, but another caller may have locked in the meantime.
+    pub(crate) async fn lock_wallet(self: &Arc<Self>, name: String) -> Result<bool, ApiError> {
+        let app = Arc::clone(self);
+        detached(self, async move {
+            let _turn = app.lifecycle.lock().await;
+            if app.wallet.load().is_none() {
+                return Ok(false);
+            }
+            app.loaded(&name)?;
+            app.unload(None).await;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Puts a wallet into place, out of which the one before it is taken first.
+    async fn load(
+        &self,
+        handle: WalletHandle,
+        events: broadcast::Receiver<WalletEvent>,
+    ) -> TokenPair {
+        let wallet = Arc::new(LoadedWallet {
+            handle,
+            closed: CancellationToken::new(),
+            drained: CancellationToken::new(),
+        });
+        self.unload(Some(&wallet)).await;
+        // Only now: what the new wallet says is not for sockets that were let in for the old one.
+        let network = self.directory.network().bitcoin();
+        self.tasks.spawn(pump(events, Arc::clone(&self.hub), network, wallet));
+        self.tokens.login()
+    }
+
+    /// Takes the loaded wallet out, perhaps for another one: ends roles, kills tokens, closes the wallet,
+    /// lets its last events out, and only then makes the websockets ask for tokens again.
+    pub(crate) async fn unload(&self, next: Option<&Arc<LoadedWallet>>) {
+        let name = next.map(|wallet| wallet.handle.name());
+        let epoch = self.tokens.reset(name);
+        let last = self.wallet.swap(next.cloned());
+        self.activity.stop_any();
+        self.sends.clear();
+        if let Some(last) = last {
+            last.handle.clone().close().await;
+            last.closed.cancel();
+            last.drained.cancelled().await;
+        }
+        self.hub.publish(News::KeysReset(epoch));
+    }
+}
+
+/// Turns what a wallet says into news, until the wallet is closed and everything is said.
+async fn pump(
+    mut events: broadcast::Receiver<WalletEvent>,
+    hub: Arc<Hub>,
+    network: joinery_wallet::bitcoin::Network,
+    wallet: Arc<LoadedWallet>,
+) {
+    let _drained = wallet.drained.clone().drop_guard();
+    let say = |event| {
+        if let WalletEvent::Transaction { transaction, confirmations } = event {
+            let details = tx_details(&transaction, network, Some(confirmations), None);
+            hub.publish_json(&serde_json::json!({"txid": details.txid, "txdetails": details}));
+        }
+    };
+    loop {
+        tokio::select! {
+            () = wallet.closed.cancelled() => break,
+            event = events.recv() => match event {
+                Ok(event) => say(event),
+                Err(RecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "wallet events came faster than they could be told");
+                }
+                Err(RecvError::Closed) => break,
+            }
+        }
+    }
+    loop {
+        match events.try_recv() {
+            Ok(event) => say(event),
+            Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+        }
+    }
+}
+
+impl From<CreateError> for ApiError {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::AlreadyExists => Self::WalletAlreadyExists,
+            CreateError::InUse => Self::LockExists,
+            // Not the error's own text: it may quote a word of somebody's seed.
+            CreateError::BadPhrase(_) => Self::invalid_because(
+                "seedphrase",
+                "bad_seedphrase",
+                "not a valid English BIP39 phrase",
+            ),
+            CreateError::ExtensionTooLong => Self::invalid("mnemonic_extension"),
+            CreateError::EmptyPassword => Self::invalid("password"),
+            error => storage_failed(&error),
+        }
+    }
+}
+
+impl From<OpenError> for ApiError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NotFound => Self::NoWallet("not_found"),
+            OpenError::NotAWallet => Self::NoWallet("not_a_wallet"),
+            OpenError::WrongNetwork { .. } => Self::NoWallet("wrong_network"),
+            OpenError::Unsupported(error) => {
+                tracing::warn!(%error, "wallet file cannot be opened");
+                Self::NoWallet("unsupported")
+            }
+            OpenError::Damaged(what) => {
+                tracing::error!(what, "wallet file is damaged");
+                Self::NoWallet("damaged")
+            }
+            OpenError::InUse => Self::LockExists,
+            OpenError::WrongPassword => Self::InvalidCredentials,
+            error => storage_failed(&error),
+        }
+    }
+}
+
+impl From<ServiceError> for ApiError {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Closed => Self::NoWallet("locked_meanwhile"),
+            ServiceError::NoSuchMixdepth(_) => Self::invalid("mixdepth"),
+            ServiceError::NoBonds => Self::invalid_because(
+                "lockdate",
+                "no_fidelity_bonds",
+                "this kind of wallet has no timelocked addresses",
+            ),
+            ServiceError::NoSuchMonth(_) => Self::invalid("lockdate"),
+            ServiceError::UnknownAddress => Self::invalid_because(
+                "address",
+                "unknown_address",
+                "the address does not belong to this wallet",
+            ),
+            ServiceError::LabelTooLong(_) => Self::invalid("label"),
+            ServiceError::UnknownPath => Self::invalid("hd_path"),
+            error => {
+                tracing::error!(error = &error as &dyn std::error::Error, "wallet call failed");
+                Self::Internal("wallet_failed")
+            }
+        }
+    }
+}
