@@ -301,11 +301,6 @@ impl State {
                 change.graph.merge(self.graph.listed(*txid, *height, time).graph);
                 self.own.unlisted.remove(txid);
             }
-            if let ScriptPlace::Ranged { keychain, index } = place
-                && !history.entries.is_empty()
-            {
-                change.graph.merge(self.graph.advance(keychain, index + 1).graph);
-            }
             let txids = history.entries.iter().map(|(txid, _)| *txid).collect();
             self.sync.histories.insert(place, txids);
             places.push(place);
@@ -352,6 +347,11 @@ impl State {
     }
 
     fn caught_up(&mut self, generation: u64) {
+        // The engine need not report a block that we know; its median time comes with the status.
+        let tip = self.chain.status().borrow().tip;
+        if let Some(tip) = tip.filter(|tip| tip.hash == self.graph.tip().hash()) {
+            self.tip = Some(tip);
+        }
         if generation == self.sync.generation {
             // The order matters: what was found so far is judged as history, not as news.
             self.refresh_if_stale();
