@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check deps tools bench lint unit suite
+.PHONY: test check deps tools bench fuzz lint unit suite
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), and tor for the
 # tests of onion connections.
@@ -71,3 +71,12 @@ suite:
 bench: tools
 	$(if $(ONLY),,cargo bench --locked -p joinery-proto)
 	cargo bench --locked -p joineryd --bench daemon -- $(if $(RECORD),--record) $(if $(ONLY),--only=$(ONLY))
+
+# Seeds from the vectors, then each target for FUZZ_SECONDS. Needs a nightly toolchain and cargo-fuzz (docs/fuzzing.md).
+FUZZ_SECONDS ?= 60
+fuzz:
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "Please install cargo-fuzz: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	cd daemon/fuzz && cargo run --quiet --bin seeds
+	cd daemon/fuzz && cargo +nightly fuzz build
+	cd daemon/fuzz && for target in $$(cargo +nightly fuzz list | grep -v '^seeds$$'); do \
+	  echo "== $$target"; cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; done
