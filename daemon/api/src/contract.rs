@@ -133,9 +133,11 @@ impl Contract {
         if let Some(validator) = cache.get(pointer) {
             return Ok(std::sync::Arc::clone(validator));
         }
+        // Braces of path templates may not stand in a URI (RFC 3986).
+        let reference = pointer.replace('{', "%7B").replace('}', "%7D");
         let schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "$ref": format!("#{pointer}"),
+            "$ref": format!("#{reference}"),
             "components": self.document["components"],
             "paths": self.document["paths"],
         });

@@ -1,0 +1,182 @@
+//! The command line and the `JOINERY_*` variables.
+//!
+//! Nothing secret can be given here: other users of a machine see command lines, and service managers show
+//! environments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Joinery: a JoinMarket wallet daemon with the jmwalletd API.
+#[derive(Debug, Parser)]
+#[command(name = "joineryd", disable_version_flag = true, args_conflicts_with_subcommands = false)]
+pub(crate) struct Cli {
+    /// Settings of the daemon; they are also those of the subcommands.
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do instead of running the daemon.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Reads the configuration, says what is wrong with it or prints "ok", and ends.
+    CheckConfig,
+    /// Prints the version and ends.
+    Version,
+    /// Shows or renews the TLS certificate of the data directory.
+    Certificate {
+        /// Which of both.
+        #[command(subcommand)]
+        action: CertificateAction,
+    },
+}
+
+/// What to do with the certificate.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum CertificateAction {
+    /// Prints fingerprint, names and validity.
+    Show,
+    /// Makes a new certificate for the present names and addresses with the same key.
+    Renew,
+}
+
+/// Settings that override the file. A flag wins over its variable, the variable over the file, the file
+/// over the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(crate) struct Options {
+    /// Configuration file (TOML); default DATA/joineryd.toml if that exists.
+    #[arg(long, global = true, env = "JOINERY_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where everything is kept; default ~/.joinery.
+    #[arg(long, global = true, env = "JOINERY_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// mainnet, signet, testnet4 or regtest.
+    #[arg(long, global = true, env = "JOINERY_NETWORK", value_name = "NETWORK")]
+    pub(crate) network: Option<String>,
+    /// Electrum server, tcp://HOST:PORT or ssl://HOST:PORT.
+    #[arg(long, global = true, env = "JOINERY_ELECTRUM", value_name = "URL")]
+    pub(crate) electrum: Option<String>,
+    /// SOCKS5 proxy for outgoing connections, socks5://HOST:PORT.
+    #[arg(long, global = true, env = "JOINERY_PROXY", value_name = "URL")]
+    pub(crate) proxy: Option<String>,
+    /// Directory node of the JoinMarket network; may be repeated (kept for the coinjoin roles).
+    #[arg(
+        long,
+        global = true,
+        env = "JOINERY_DIRECTORY",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub(crate) directory: Option<Vec<String>>,
+    /// Name of the JoinMarket network, if it is not that of the chain (kept for the coinjoin roles).
+    #[arg(long, global = true, env = "JOINERY_JM_NETWORK", value_name = "NAME")]
+    pub(crate) jm_network: Option<String>,
+    /// Where the API listens; default 127.0.0.1:28183. Port 0 takes any free one.
+    #[arg(long, global = true, env = "JOINERY_LISTEN", value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Where the websocket listens; default 127.0.0.1:28283. Port 0 takes any free one.
+    #[arg(long, global = true, env = "JOINERY_WSS_LISTEN", value_name = "ADDR:PORT")]
+    pub(crate) wss_listen: Option<String>,
+    /// Plain HTTP, for a TLS proxy on the same machine.
+    #[arg(
+        long,
+        global = true,
+        env = "JOINERY_NO_TLS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) no_tls: Option<bool>,
+    /// Directory with a browser wallet's static files, served at /.
+    #[arg(long, global = true, env = "JOINERY_STATIC_DIR", value_name = "DIR")]
+    pub(crate) static_dir: Option<PathBuf>,
+    /// Unix socket for the board process (kept for the board).
+    #[arg(long, global = true, env = "JOINERY_BOARD_SOCKET", value_name = "PATH")]
+    pub(crate) board_socket: Option<PathBuf>,
+    /// text or json.
+    #[arg(long, global = true, env = "JOINERY_LOG_FORMAT", value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+    /// Allow an Electrum server on a public address without a proxy: it learns our coins and our address.
+    #[arg(
+        long,
+        global = true,
+        env = "JOINERY_ALLOW_PUBLIC_ELECTRUM",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) allow_public_electrum: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Cli {
+        Cli::try_parse_from([&["joineryd"], arguments].concat()).unwrap()
+    }
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_the_design_is_known() {
+        let cli = parse(&[
+            "--config=c",
+            "--data-dir=d",
+            "--network=signet",
+            "--electrum=tcp://h:1",
+            "--proxy=socks5://h:2",
+            "--directory=a:1",
+            "--directory=b:2",
+            "--jm-network=n",
+            "--listen=127.0.0.1:0",
+            "--wss-listen=127.0.0.1:0",
+            "--no-tls",
+            "--static-dir=s",
+            "--board-socket=b",
+            "--log-format=json",
+            "--allow-public-electrum",
+        ]);
+        assert!(cli.command.is_none());
+        assert_eq!(cli.options.directory, Some(vec!["a:1".into(), "b:2".into()]));
+        assert_eq!(
+            (cli.options.no_tls, cli.options.allow_public_electrum),
+            (Some(true), Some(true))
+        );
+        assert_eq!(parse(&["--no-tls=false"]).options.no_tls, Some(false));
+        assert_eq!(parse(&[]).options.no_tls, None);
+    }
+
+    #[test]
+    fn settings_may_stand_before_and_after_the_subcommand() {
+        for arguments in
+            [["--data-dir=d", "certificate", "show"], ["certificate", "show", "--data-dir=d"]]
+        {
+            let cli = parse(&arguments);
+            assert_eq!(cli.options.data_dir, Some(PathBuf::from("d")));
+            assert!(matches!(
+                cli.command,
+                Some(Command::Certificate { action: CertificateAction::Show })
+            ));
+        }
+    }
+
+    /// Defects row 27: no flag takes a password, a seed, a token or a key.
+    #[test]
+    fn no_secret_argv() {
+        for argument in Cli::command().get_arguments() {
+            let name = argument.get_id().as_str();
+            for secret in ["pass", "seed", "token", "secret", "mnemonic", "private", "user"] {
+                assert!(!name.contains(secret), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::*;
+
+fn build(options: &Options, text: &str) -> Result<Config, ConfigError> {
+    Config::build(options, File::parse(text, Path::new("test.toml"))?)
+}
+
+fn from_file(text: &str) -> Result<Config, ConfigError> {
+    build(&Options { data_dir: Some("/data".into()), ..Options::default() }, text)
+}
+
+fn sentence(text: &str) -> String {
+    from_file(text).expect_err("this is to be refused").to_string()
+}
+
+#[test]
+fn defaults_are_safe() {
+    let config = from_file("").unwrap();
+    assert_eq!(config.network, Network::Mainnet);
+    assert_eq!(config.http.listen, "127.0.0.1:28183".parse().unwrap());
+    assert_eq!(config.http.wss_listen, "127.0.0.1:28283".parse().unwrap());
+    assert!(config.http.tls && config.http.check_host);
+    assert!(config.electrum.is_none());
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let options = Options {
+        data_dir: Some("/flag".into()),
+        network: Some("regtest".into()),
+        electrum: Some("tcp://127.0.0.1:1".into()),
+        listen: Some("127.0.0.1:0".into()),
+        no_tls: Some(false),
+        directory: Some(vec!["a.onion:5222".into()]),
+        log_format: Some("json".into()),
+        ..Options::default()
+    };
+    let file = r#"
+        data_dir = "/file"
+        network = "signet"
+        [electrum]
+        url = "ssl://other:2"
+        allow_public = true
+        [http]
+        listen = "127.0.0.1:3"
+        wss_listen = "127.0.0.1:4"
+        tls = false
+        [joinmarket]
+        directories = ["b.onion:5222", "c.onion:5222"]
+        [log]
+        format = "text"
+    "#;
+    let config = build(&options, file).unwrap();
+    assert_eq!(config.data_dir, Path::new("/flag"));
+    assert_eq!(config.network, Network::Regtest);
+    let electrum = config.electrum.unwrap();
+    assert_eq!(electrum.server.to_string(), "tcp://127.0.0.1:1");
+    assert!(electrum.allow_public_electrum, "from the file");
+    assert_eq!(config.http.listen.port(), 0);
+    assert_eq!(config.http.wss_listen.port(), 4, "from the file");
+    assert!(config.http.tls);
+    assert_eq!(config.joinmarket.directories.len(), 1);
+    assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn unknown_keys_are_refused_with_their_line() {
+    assert_eq!(
+        sentence("network = \"regtest\"\n[http]\nlisten = \"127.0.0.1:1\"\nlissten = 1\n"),
+        "configuration file test.toml, line 4: unknown field `lissten`, expected one of `listen`, \
+         `wss_listen`, `tls`, `plain_http_beyond_loopback`, `static_dir`, `names`, `check_host`, `origins`, \
+         `public_yieldgen_report`, `connections`, `connections_per_address`, `handshake_timeout_s`, \
+         `header_timeout_s`, `body_timeout_s`, `stall_timeout_s`"
+    );
+    assert!(sentence("[nothing]\n").contains("line 1: unknown field `nothing`"));
+}
+
+#[test]
+fn each_bad_value_gets_one_sentence_that_names_its_setting() {
+    for (text, expected) in [
+        (
+            "network = \"testnet\"",
+            "network (--network) is \"testnet\": must be mainnet, signet, testnet4 or regtest",
+        ),
+        (
+            "network = 3",
+            "configuration file test.toml, line 1: invalid type: integer `3`, expected a string",
+        ),
+        ("network = \"main", "line 1: "),
+        (
+            "electrum.url = \"example.com:50002\"",
+            "electrum.url (--electrum) is \"example.com:50002\": the URL must start with tcp:// or ssl://",
+        ),
+        (
+            "electrum.url = \"tcp://1.2.3.4:50001\"",
+            "electrum: tcp://1.2.3.4:50001 is not on a private network",
+        ),
+        (
+            "electrum.url = \"tcp://u:hunter2@h:1\"",
+            "is \"...@h:1\": the URL must not contain a user name or a password",
+        ),
+        (
+            "electrum.proxy = \"http://h:1\"",
+            "electrum.proxy (--proxy) is \"http://h:1\": the URL must start with socks5://",
+        ),
+        (
+            "electrum.certificate_sha256 = \"ab\"",
+            "electrum.certificate_sha256 is \"ab\": a SHA-256 fingerprint has 64",
+        ),
+        ("wallet.kdf_memory_mib = 18", "wallet.kdf_memory_mib is \"18\": must be from 19 to 256"),
+        (
+            "http.listen = \"localhost:1\"",
+            "http.listen (--listen) is \"localhost:1\": must be an IP address with a port",
+        ),
+        (
+            "http.listen = \"127.0.0.1:5\"\nhttp.wss_listen = \"127.0.0.1:5\"",
+            "are the same address",
+        ),
+        ("http.listen = \"0.0.0.0\"\nhttp.tls = false", "only allowed on loopback addresses"),
+        (
+            "http.static_dir = \"/nowhere/at/all\"",
+            "http.static_dir (--static-dir) is \"/nowhere/at/all\": must be an existing directory",
+        ),
+        (
+            "http.names = [\"https://a\"]",
+            "http.names is \"https://a\": must be host names without scheme and port",
+        ),
+        (
+            "http.origins = [\"wallet.example\"]",
+            "http.origins is \"wallet.example\": must be origins such as",
+        ),
+        ("http.origins = [\"*\"]", "http.origins is \"*\": must be origins such as"),
+        ("http.connections = 0", "http.connections is \"0\": must be from 1 to 10000"),
+        (
+            "http.header_timeout_s = 99999",
+            "http.header_timeout_s is \"99999\": must be from 1 to 3600 seconds",
+        ),
+        (
+            "joinmarket.network = \"\"",
+            "joinmarket.network (--jm-network) is \"\": must be 1 to 32 letters",
+        ),
+        (
+            "joinmarket.directories = [\"a.onion\"]",
+            "joinmarket.directories (--directory) is \"a.onion\": needs a port",
+        ),
+        (
+            "board.socket = \"board.sock\"",
+            "board.socket (--board-socket) is \"board.sock\": must be an absolute path",
+        ),
+        ("log.format = \"xml\"", "log.format (--log-format) is \"xml\": must be text or json"),
+        ("log.filter = \"a=b=c\"", "log.filter is \"a=b=c\": must be a level or a list"),
+    ] {
+        let sentence = sentence(text);
+        assert!(sentence.contains(expected), "{text}: {sentence}");
+        assert!(!sentence.contains('\n'), "{sentence}");
+        assert!(!sentence.contains("hunter2"), "{sentence}");
+    }
+}
+
+#[test]
+fn plain_http_leaves_the_machine_only_when_told_twice() {
+    let text =
+        "http.listen = \"0.0.0.0:1\"\nhttp.tls = false\nhttp.plain_http_beyond_loopback = true";
+    assert!(!from_file(text).unwrap().http.tls);
+}
+
+/// The keys of a TOML table, `a.b` for nested ones.
+fn keys(table: &toml::Table, prefix: &str, out: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => keys(inner, &format!("{prefix}{key}."), out),
+            _ => {
+                out.insert(format!("{prefix}{key}"));
+            }
+        }
+    }
+}
+
+/// The sample has every key commented out, so that as it stands it means the defaults.
+fn uncommented_sample() -> String {
+    SAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            // "#key = value" is a setting, "# text" is text.
+            Some(setting) if !setting.starts_with(' ') => setting,
+            _ => line,
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn shipped_sample_means_the_defaults() {
+    let file = File::parse(SAMPLE, Path::new("joineryd.toml")).unwrap();
+    assert_eq!(file, File::default());
+}
+
+#[test]
+fn shipped_sample_is_valid_with_every_line_uncommented_and_documents_every_key() {
+    let sample = uncommented_sample();
+    let mut file = File::parse(&sample, Path::new("joineryd.toml")).unwrap();
+    // The one value that must exist on this machine.
+    file.http.static_dir = Some(std::env::temp_dir());
+    Config::build(&Options::default(), file).unwrap();
+
+    let mut documented = BTreeSet::new();
+    keys(&sample.parse().unwrap(), "", &mut documented);
+    // An unknown key makes serde list the ones it knows: the list cannot be forgotten that way.
+    let mut known = BTreeSet::new();
+    for table in ["", "electrum.", "wallet.", "http.", "joinmarket.", "board.", "log."] {
+        let error =
+            File::parse(&format!("{table}zzz = 1"), Path::new("x")).unwrap_err().to_string();
+        let (_, list) = error.split_once("expected").unwrap();
+        for key in list.split('`').skip(1).step_by(2) {
+            known.insert(format!("{table}{key}"));
+        }
+    }
+    for table in ["electrum", "wallet", "http", "joinmarket", "board", "log"] {
+        assert!(known.remove(table));
+    }
+    assert_eq!(documented, known);
+}

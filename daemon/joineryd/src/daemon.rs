@@ -1,0 +1,225 @@
+//! The running daemon: build everything, say that it is ready, wait for a reason to end, drain.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::certificate::Certificate;
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::durable;
+use crate::exit::{Exit, Failure, OrExit};
+use crate::listen::{Admission, DRAIN, Listener};
+use crate::supervise::Supervisor;
+use crate::{logging, systemd, wiring};
+
+/// Threads of the runtime. One would do for the load of a household; the second keeps the API answering while
+/// the first is in a long computation.
+const WORKERS: usize = 2;
+/// Threads for blocking work at a time: key derivation (one at a time), wallet files, log tail.
+const BLOCKING: usize = 8;
+/// Time for the wallet to finish a payment under way and to flush. Longer than any answer of a server is waited for.
+const CLOSE: Duration = Duration::from_secs(60);
+/// How often the end of the certificate is looked at.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where a running daemon can be reached: `listening.json` in the data directory.
+#[derive(Debug, Serialize)]
+struct Listening<'a> {
+    /// Process id of the daemon.
+    pid: u32,
+    /// `https://ADDRESS:PORT` of the API, or `http://`.
+    rpc: String,
+    /// `wss://ADDRESS:PORT` of the websocket, or `ws://`.
+    websocket: String,
+    /// File with the certificate.
+    certificate: Option<&'a Path>,
+    /// Its SHA-256 fingerprint.
+    fingerprint: Option<String>,
+}
+
+/// Runs until SIGTERM, SIGINT or SIGHUP, or until a part of it dies.
+///
+/// # Errors
+/// When it cannot start or a task died.
+pub(crate) fn run(config: Config) -> Result<(), Failure> {
+    let tail = logging::start(&config.log).or_exit(Exit::Software)?;
+    let directory = DataDir::open(&config.data_dir).or_exit(Exit::DataDirectory)?;
+    let _lock = directory.lock().or_exit(Exit::Busy)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        network = %config.network,
+        data_dir = %directory.path().display(),
+        "starting"
+    );
+    let kept = &config.joinmarket;
+    if kept.network.is_some() || !kept.directories.is_empty() || config.board_socket.is_some() {
+        tracing::info!(
+            network = kept.network.as_deref(),
+            directories = kept.directories.len(),
+            board_socket = config.board_socket.as_ref().map(|path| path.display().to_string()),
+            "set, but not used by this version"
+        );
+    }
+    let certificate = if config.http.tls {
+        let made = Certificate::load_or_make(&directory.ssl(), &config.http);
+        Some(Arc::new(made.or_exit(Exit::DataDirectory)?))
+    } else {
+        None
+    };
+    let (rpc, websocket) = bind(&config, certificate.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .thread_name("runtime")
+        .enable_all()
+        .build()
+        .or_exit(Exit::Software)?;
+    let outcome = runtime.block_on(async {
+        // Before anything is announced: a signal that comes during the start must not be lost.
+        let mut signals = Signals::new().or_exit(Exit::Software)?;
+        let daemon = wiring::build(&config, &directory, certificate.clone(), tail)?;
+        let mut supervisor = Supervisor::default();
+        if let Some(certificate) = &certificate {
+            let watch = watch_certificate(Arc::clone(certificate), supervisor.stop());
+            supervisor.spawn("certificate watch", watch);
+        }
+        supervisor.spawn("watchdog", systemd::watchdog(supervisor.stop()));
+        announce(&directory, &rpc, &websocket, certificate.as_deref())?;
+        supervisor.spawn("api listener", rpc.serve(daemon.router, supervisor.stop()));
+        let serving = websocket.serve(daemon.websocket_router, supervisor.stop());
+        supervisor.spawn("websocket listener", serving);
+        systemd::ready();
+        let outcome = tokio::select! {
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping");
+                Ok(())
+            }
+            died = supervisor.first_death() => {
+                tracing::error!(error = %died, "stopping because a task died");
+                Err(Failure::new(Exit::Software, died))
+            }
+        };
+        systemd::stopping();
+        tokio::select! {
+            () = drain(&mut supervisor, &daemon.state) => {}
+            // Whoever asks twice does not want to wait. Everything that matters is durable anyway.
+            name = signals.next() => tracing::warn!(signal = name, "ending at once"),
+        }
+        outcome
+    });
+    // Tasks that are still there belong to clients that take nothing; blocking ones are harmless to cut.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Err(error) = std::fs::remove_file(directory.listening()) {
+        tracing::debug!(%error, "listening.json cannot be removed");
+    }
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Both listeners.
+fn bind(
+    config: &Config,
+    certificate: Option<&Certificate>,
+) -> Result<(Listener, Listener), Failure> {
+    let http = &config.http;
+    let tls = certificate.map(Certificate::server_config).transpose();
+    let tls = tls.or_exit(Exit::DataDirectory)?.map(Arc::new);
+    let admission = Admission::new(http.limits.connections, http.limits.connections_per_address);
+    let bind = |address| {
+        Listener::bind(address, tls.clone(), admission.clone(), http.limits)
+            .with_context(|| format!("cannot listen on {address}"))
+            .or_exit(Exit::Unavailable)
+    };
+    Ok((bind(http.listen)?, bind(http.wss_listen)?))
+}
+
+/// Writes where we listen to the log and to `listening.json`.
+fn announce(
+    directory: &DataDir,
+    rpc: &Listener,
+    websocket: &Listener,
+    certificate: Option<&Certificate>,
+) -> Result<(), Failure> {
+    let secure = if certificate.is_some() { "s" } else { "" };
+    let listening = Listening {
+        pid: std::process::id(),
+        rpc: format!("http{secure}://{}", rpc.address()),
+        websocket: format!("ws{secure}://{}", websocket.address()),
+        certificate: certificate.map(|certificate| certificate.path.as_path()),
+        fingerprint: certificate.map(Certificate::fingerprint),
+    };
+    tracing::info!(
+        rpc = listening.rpc,
+        websocket = listening.websocket,
+        fingerprint = listening.fingerprint.as_deref().unwrap_or("none"),
+        made_now = certificate.is_some_and(|certificate| certificate.fresh),
+        "listening"
+    );
+    let json = serde_json::to_vec(&listening).or_exit(Exit::Software)?;
+    durable::write(&directory.listening(), &json)
+        .with_context(|| format!("cannot write {}", directory.listening().display()))
+        .or_exit(Exit::DataDirectory)
+}
+
+/// Finishes what is under way, then closes the wallet.
+async fn drain(supervisor: &mut Supervisor, state: &joinery_api::AppState) {
+    if timeout(DRAIN + Duration::from_secs(2), supervisor.drain()).await.is_err() {
+        tracing::warn!("a task did not end in time");
+    }
+    if timeout(CLOSE, state.shutdown()).await.is_err() {
+        tracing::error!("the wallet did not close in time");
+    }
+}
+
+/// Warns each day when the certificate ends soon; `/session` shows it too.
+async fn watch_certificate(
+    certificate: Arc<Certificate>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let mut days = tokio::time::interval(DAY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = days.tick() => {}
+        }
+        if let Some(left) = certificate.ends_soon(OffsetDateTime::now_utc()) {
+            tracing::warn!(
+                days = left.whole_days(),
+                "the TLS certificate ends; make a new one with: joineryd certificate renew"
+            );
+        }
+    }
+}
+
+/// The signals that end the daemon.
+struct Signals([(&'static str, Signal); 3]);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self([
+            ("SIGTERM", signal(SignalKind::terminate())?),
+            ("SIGINT", signal(SignalKind::interrupt())?),
+            // The terminal it was started from is gone.
+            ("SIGHUP", signal(SignalKind::hangup())?),
+        ]))
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        let [(terminate, first), (interrupt, second), (hangup, third)] = &mut self.0;
+        tokio::select! {
+            _ = first.recv() => terminate,
+            _ = second.recv() => interrupt,
+            _ = third.recv() => hangup,
+        }
+    }
+}
