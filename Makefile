@@ -77,6 +77,7 @@ FUZZ_SECONDS ?= 60
 fuzz:
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "Please install cargo-fuzz: cargo install cargo-fuzz --locked" >&2; exit 1; }
 	cd daemon/fuzz && cargo run --quiet --bin seeds
-	cd daemon/fuzz && cargo +nightly fuzz build
-	cd daemon/fuzz && for target in $$(cargo +nightly fuzz list | grep -v '^seeds$$'); do \
-	  echo "== $$target"; cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; done
+	cargo +nightly fuzz build --fuzz-dir daemon/fuzz
+	for target in $$(cargo +nightly fuzz list --fuzz-dir daemon/fuzz | grep -v '^seeds$$'); do \
+	  echo "== $$target"; \
+	  cargo +nightly fuzz run --fuzz-dir daemon/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; done
