@@ -100,3 +100,12 @@ fn at_sweep_scale(fee: &RelativeFee) -> u128 {
         10_u128.checked_pow(scale - SWEEP_DECIMALS).map_or(0, |excess| mantissa / excess)
     }
 }
+
+/// Whether a sweep may go on after the miner fee was estimated again with the real inputs: its amount is
+/// fixed, so a much higher or lower fee cannot be corrected any more (`max_sweep_fee_change`, a fraction of
+/// the first estimate).
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "fees are far below 2^53")]
+pub fn sweep_fee_is_acceptable(first: u64, now: u64, max_change: f64) -> bool {
+    first.abs_diff(now) as f64 <= max_change * first as f64
+}

@@ -177,6 +177,12 @@ impl VerifiedMaker {
         &self.nick
     }
 
+    /// What it is paid at an amount, before its share of the miner fee, satoshi.
+    #[must_use]
+    pub fn fee(&self, amount: u64) -> u64 {
+        self.offer.cj_fee.of(amount)
+    }
+
     /// Its coins.
     pub fn outpoints(&self) -> impl Iterator<Item = OutPoint> {
         self.coins.iter().map(|coin| coin.outpoint)

@@ -1,5 +1,5 @@
 //! Amounts of both sides in `cjfee.json`. Cases that need a coin selector or the size model are run by the
-//! wallet crate (`daemon/wallet/tests/`).
+//! wallet crate (`daemon/wallet/tests/coinjoin_amounts.rs`).
 
 use std::collections::BTreeMap;
 

@@ -15,6 +15,7 @@ mod onion;
 mod podle;
 mod recorded_peers;
 mod transaction;
+mod transaction_build;
 mod transcript;
 
 use serde::de::DeserializeOwned;
