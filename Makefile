@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check deps tools bench fuzz lint unit suite
+.PHONY: test check deps tools bench fuzz lint unit suite demo
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), and tor for the
 # tests of onion connections.
@@ -81,3 +81,10 @@ fuzz:
 	for target in $$(cargo +nightly fuzz list --fuzz-dir daemon/fuzz | grep -v '^seeds$$'); do \
 	  echo "== $$target"; \
 	  cargo +nightly fuzz run --fuzz-dir daemon/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; done
+
+# A daemon in release mode with a funded wallet on a private chain; prints how to use it and stays until Ctrl-C.
+demo: PACKAGES += curl
+demo: deps tools
+	cargo build --locked --release -p joineryd
+	cargo build --locked -p joinery-testkit --bin regtest
+	daemon/joineryd/demo.sh target/release/joineryd target/debug/regtest
