@@ -1,5 +1,7 @@
 //! TLS with a pinned certificate and with the system's trust, SOCKS5, and connections that break.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are test code")]
+
 mod support;
 
 use joinery_net::{ConfigError, ElectrumConfig, ElectrumEngine, Fingerprint, TlsTrust};

@@ -1,10 +1,12 @@
 //! The engine against an honest fake server: what a wallet hears, when, and at what cost in requests.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are test code")]
+
 mod support;
 
 use joinery_testkit::fake_electrum::FakeElectrum;
 use joinery_wallet::chain::{ChainSource, TxHeight};
-use support::{TestWallet, await_status, config, engine, quick, script, scripts};
+use support::{TestWallet, await_status, config, engine, script, scripts};
 
 use joinery_net::ElectrumEngine;
 
@@ -329,5 +331,4 @@ fn forgotten_subscription_is_found_by_the_periodic_recheck() {
     wallet.until_caught_up(0);
     let txid = server.change_silently(|chain| chain.pay(&script(1), 1_000).compute_txid());
     wallet.until("found", |wallet| wallet.height_of(txid) == Some(0));
-    let _ = quick();
 }

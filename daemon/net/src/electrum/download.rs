@@ -82,7 +82,9 @@ impl Sync<'_> {
                 finished.iter().map(|s| (s.index, status_of(&s.entries))).collect();
             let histories = finished.into_iter().filter_map(|script| self.report(script)).collect();
             self.remember(&piece.update);
-            self.tell(tip, piece.update, histories).await?;
+            if !piece.update.is_empty() || !statuses.is_empty() {
+                self.tell(tip, piece.update, histories).await?;
+            }
             for (index, status) in statuses {
                 self.session.applied(index, status);
             }

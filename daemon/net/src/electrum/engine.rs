@@ -188,7 +188,7 @@ impl Engine {
                 }
             }
             let progress = self.work(client).await?;
-            self.publish();
+            self.publish(matches!(progress, Progress::Idle(None)));
             if let Progress::Idle(wake) = progress {
                 self.idle(client, wake.map_or(recheck, |wake| wake.min(recheck))).await;
             }
@@ -210,7 +210,7 @@ impl Engine {
             session.agreed = false;
             session.subscribe_all();
         }
-        self.publish();
+        self.publish(false);
         Ok(())
     }
 
@@ -242,8 +242,9 @@ impl Engine {
         }
     }
 
-    /// Publishes tip and warnings, waking readers only when something changed.
-    fn publish(&self) {
+    /// Publishes tip and warnings, waking readers only when something changed. `settled` when there is nothing
+    /// left to do.
+    fn publish(&self, settled: bool) {
         let tip = self.headers.tip();
         let ours = self.session.as_ref().map(|session| session.chain.height());
         let warning = match (self.behind, tip, ours) {
@@ -256,12 +257,14 @@ impl Engine {
                 tip.height
             )),
             _ => match self.session.as_ref().map_or(0, Session::refused) {
-                0 => None,
+                0 if settled => None,
+                0 => self.outside.status.borrow().last_error.clone(),
                 count => Some(format!("the server refuses the history of {count} scripts")),
             },
         };
         self.outside.status.send_if_modified(|status| {
-            // While there is no connection the reason for that is more important.
+            // While there is no connection the reason for that is more important. It stays until the work is
+            // done, so that a server which fails again and again is not shown as a good one in between.
             let warning = if status.connected { warning } else { status.last_error.clone() };
             let changed = status.tip != tip || status.last_error != warning;
             status.tip = tip;

@@ -255,7 +255,6 @@ impl Session {
     /// # Errors
     /// When the server has contradicted itself so often that it must be lying.
     pub(crate) fn trouble(&mut self, index: usize, trouble: Trouble) -> Result<(), LinkError> {
-        eprintln!("TROUBLE {index} {trouble:?} {:?}", self.scripts.get(index).map(|w| w.contradictions));
         let Some(watched) = self.scripts.get_mut(index) else { return Ok(()) };
         let pause = match trouble {
             Trouble::Contradiction(what) => {

@@ -3,6 +3,7 @@
 
 // Each test binary compiles this module and uses another part of it.
 #![allow(dead_code, reason = "shared by several test binaries")]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a module of test code")]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -171,7 +172,7 @@ impl TestWallet {
                         let BlockId { height, hash } = anchor.anchor_block();
                         assert_eq!(self.chain.get(height).map(|c| c.hash()), Some(hash));
                     }
-                    self.graph.apply_update(update.txs);
+                    let _ = self.graph.apply_update(update.txs);
                     self.tip = Some(update.tip);
                     for history in update.histories {
                         self.evict(&history.script, &history.entries);
@@ -211,6 +212,16 @@ impl TestWallet {
             condition(self)
         });
         assert!(held, "never: {what}; {:?}", (self.tip, self.caught_up, &self.disconnected));
+    }
+
+    /// Applies news until the engine's status names this error.
+    pub fn until_error(&mut self, engine: &ElectrumEngine, what: &str, error: &str) {
+        let status = engine.status();
+        let held = wait_until(PATIENCE, || {
+            self.pump();
+            status.borrow().last_error.as_deref().is_some_and(|text| text.contains(error))
+        });
+        assert!(held, "{what}: {:?}", status.borrow());
     }
 
     pub fn until_caught_up(&mut self, generation: u64) {
