@@ -66,13 +66,17 @@ call() { curl -sS --fail-with-body --cacert "$certificate" "$@"; }
 token=$(call "$api/wallet/create" \
   -d "{\"walletname\":\"$wallet\",\"password\":\"$password\",\"wallettype\":\"sw-fb\"}" |
   field token) || fail "the demo wallet could not be made"
+new_address() {
+  call -H "Authorization: Bearer $token" "$api/wallet/$wallet/address/new/$1" | field address
+}
 for deposit in 0:1.5 0:0.25 1:0.8 2:0.4; do
-  address=$(call -H "Authorization: Bearer $token" "$api/wallet/$wallet/address/new/${deposit%%:*}" |
-    field address)
+  address=$(new_address "${deposit%%:*}")
   "$regtest" fund "$address" "${deposit##*:}" --dir "$dir/bench" >>"$dir/bench.log" 2>&1 ||
     fail "the demo wallet could not be funded"
 done
 "$regtest" mine 6 --dir "$dir/bench" >>"$dir/bench.log" 2>&1 || fail "no block could be mined"
+# Not one that was paid already: coins on reused addresses are frozen.
+address=$(new_address 3)
 
 cat <<EOF
 
