@@ -9,13 +9,13 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bdk_wallet::bitcoin::{Amount, Txid};
+use bdk_wallet::bitcoin::Amount;
 use joinery_testkit::Bench;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use support::client::{PASSWORD, parse_address};
-use support::{Client, Daemon, Home};
+use support::{Client, Daemon, Home, until};
 
 /// Kills of the one long test.
 const KILLS: u32 = 100;
@@ -70,9 +70,14 @@ async fn one_call(client: &Client, rng: &mut StdRng, known: &mut Acknowledged) -
             known.frozen.insert(outpoint, freeze);
         }
         6 => {
-            let Some(address) = known.addresses.iter().next_back().cloned() else {
+            // One that holds a coin, so that it shows.
+            let coins = client.try_get(&format!("{base}/utxos")).await?.expect(200);
+            let coins = coins["utxos"].as_array().unwrap();
+            if coins.is_empty() {
                 return Some(());
-            };
+            }
+            let coin = &coins[rng.random_range(0..coins.len())];
+            let address = coin["address"].as_str().unwrap().to_owned();
             let label = format!("label {}", rng.random::<u32>());
             let body = json!({"address": address, "label": label});
             known.maybe_labelled.insert(address.clone());
@@ -109,22 +114,17 @@ async fn try_unlock(client: &mut Client) -> Option<()> {
 async fn verify(client: &Client, bench: &Bench, known: &mut Acknowledged) {
     // Every payment that was acknowledged is in the mempool or in a block.
     for txid in &known.sent {
-        let txid: Txid = txid.parse().unwrap();
-        bench
-            .rpc("getrawtransaction", &json!([txid]))
-            .unwrap_or_else(|error| panic!("{txid}: {error}"));
-    }
-    let mempool: BTreeSet<String> =
-        bench.mempool().unwrap().iter().map(ToString::to_string).collect();
-    let coins = client
-        .utxos_when("what we spent is not shown any more", |coins| {
-            // Change of an acknowledged payment shows at once; inputs of one never come back.
-            coins.iter().all(|coin| {
-                let (txid, _) = coin["utxo"].as_str().unwrap().split_once(':').unwrap();
-                coin["confirmations"] != json!(0) || mempool.contains(txid)
-            })
+        until(&format!("electrs has payment {txid}"), || async {
+            bench.electrum().unwrap().call("blockchain.transaction.get", &json!([txid])).ok()
         })
         .await;
+    }
+    // A payment that was built and not sent when the power went is sent again after the unlock; then bitcoind has
+    // every coin that the wallet shows, and what was spent does not come back.
+    let coins = client.utxos_when("every coin shown is unspent", |coins| {
+        coins.iter().all(|coin| is_unspent(bench, coin["utxo"].as_str().unwrap()))
+    });
+    let coins = coins.await;
     for coin in &coins {
         let outpoint = coin["utxo"].as_str().unwrap();
         if let Some(frozen) = known.frozen.get(outpoint)
@@ -149,6 +149,18 @@ async fn verify(client: &Client, bench: &Bench, known: &mut Acknowledged) {
     for address in std::mem::take(&mut known.maybe_labelled) {
         known.labels.remove(&address);
     }
+}
+
+/// Whether bitcoind has this coin, mempool included.
+fn is_unspent(bench: &Bench, outpoint: &str) -> bool {
+    !output(bench, outpoint).is_null()
+}
+
+/// What bitcoind has of an outpoint; null when it is spent or unknown.
+fn output(bench: &Bench, outpoint: &str) -> Value {
+    let (txid, index) = outpoint.split_once(':').unwrap();
+    let index: u32 = index.parse().unwrap();
+    bench.rpc("gettxout", &json!([txid, index])).unwrap()
 }
 
 /// Coins for all mixdepths.
@@ -254,9 +266,7 @@ async fn agrees_with_the_chain(client: &Client, bench: &Bench) {
         coins.iter().all(|coin| coin["confirmations"] != json!(0))
     });
     for coin in coins.await {
-        let (txid, index) = coin["utxo"].as_str().unwrap().split_once(':').unwrap();
-        let index: u32 = index.parse().unwrap();
-        let unspent = bench.rpc("gettxout", &json!([txid, index])).unwrap();
+        let unspent = output(bench, coin["utxo"].as_str().unwrap());
         let value = Amount::from_btc(unspent["value"].as_f64().expect("it is unspent")).unwrap();
         assert_eq!(json!(value.to_sat()), coin["value"]);
     }
