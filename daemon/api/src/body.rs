@@ -93,17 +93,17 @@ impl Object {
 
     /// A required value of any type.
     pub(crate) fn required(&self, key: &'static str) -> Result<&Value, ApiError> {
-        self.get(key).ok_or(ApiError::invalid(key))
+        self.get(key).ok_or_else(|| ApiError::invalid(key))
     }
 
     /// A required string.
     pub(crate) fn string(&self, key: &'static str) -> Result<&str, ApiError> {
-        self.required(key)?.as_str().ok_or(ApiError::invalid(key))
+        self.required(key)?.as_str().ok_or_else(|| ApiError::invalid(key))
     }
 
     /// An optional string.
     pub(crate) fn optional_string(&self, key: &'static str) -> Result<Option<&str>, ApiError> {
-        self.get(key).map(|value| value.as_str().ok_or(ApiError::invalid(key))).transpose()
+        self.get(key).map(|value| value.as_str().ok_or_else(|| ApiError::invalid(key))).transpose()
     }
 
     /// A required string that leaves the object for a zeroised place.
@@ -127,27 +127,31 @@ impl Object {
 
     /// A required *int* field.
     pub(crate) fn int(&self, key: &'static str) -> Result<i64, ApiError> {
-        number::int(self.required(key)?).ok_or(ApiError::invalid(key))
+        number::int(self.required(key)?).ok_or_else(|| ApiError::invalid(key))
     }
 
     /// A required *int* field that cannot be negative.
     pub(crate) fn unsigned(&self, key: &'static str) -> Result<u64, ApiError> {
-        number::unsigned(self.required(key)?).ok_or(ApiError::invalid(key))
+        number::unsigned(self.required(key)?).ok_or_else(|| ApiError::invalid(key))
     }
 
     /// An optional *int* field.
     pub(crate) fn optional_int(&self, key: &'static str) -> Result<Option<i64>, ApiError> {
-        self.get(key).map(|value| number::int(value).ok_or(ApiError::invalid(key))).transpose()
+        self.get(key)
+            .map(|value| number::int(value).ok_or_else(|| ApiError::invalid(key)))
+            .transpose()
     }
 
     /// A required *dec* field, as plain decimal text.
     pub(crate) fn decimal(&self, key: &'static str) -> Result<String, ApiError> {
-        number::decimal(self.required(key)?).ok_or(ApiError::invalid(key))
+        number::decimal(self.required(key)?).ok_or_else(|| ApiError::invalid(key))
     }
 
     /// An optional *dec* field, as plain decimal text.
     pub(crate) fn optional_decimal(&self, key: &'static str) -> Result<Option<String>, ApiError> {
-        self.get(key).map(|value| number::decimal(value).ok_or(ApiError::invalid(key))).transpose()
+        self.get(key)
+            .map(|value| number::decimal(value).ok_or_else(|| ApiError::invalid(key)))
+            .transpose()
     }
 
     /// A required boolean; 0 and 1 count too.
@@ -170,7 +174,7 @@ impl Object {
         let list = value.as_array().filter(|list| list.len() <= limit);
         list.and_then(|list| list.iter().map(Value::as_str).collect())
             .map(Some)
-            .ok_or(ApiError::invalid(key))
+            .ok_or_else(|| ApiError::invalid(key))
     }
 }
 

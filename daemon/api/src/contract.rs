@@ -133,13 +133,11 @@ impl Contract {
         if let Some(validator) = cache.get(pointer) {
             return Ok(std::sync::Arc::clone(validator));
         }
-        // Braces of path templates may not stand in a URI (RFC 3986).
-        let reference = pointer.replace('{', "%7B").replace('}', "%7D");
         let schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "$ref": format!("#{reference}"),
+            // In place, not by reference: path templates hold braces, which no reference may.
+            "allOf": [self.document.pointer(pointer).ok_or("no such schema")?],
             "components": self.document["components"],
-            "paths": self.document["paths"],
         });
         let validator = jsonschema::validator_for(&schema).map_err(|error| error.to_string())?;
         let validator = std::sync::Arc::new(validator);

@@ -43,14 +43,12 @@ pub use settings::{MakerFeeLimits, Sections, Settings, SettingsFileError};
 
 /// Everything on the RPC port: `/api/v1`, the websocket at `/jmws`, `/ws` and `/api/v1/ws`, the order book,
 /// the helpers of browser wallets and their static files.
-#[must_use]
 pub fn router(app: &Arc<AppState>) -> Router {
     let routes = calls::api().with_state(Arc::clone(app));
     guard::wrap(files::fallback(routes, app.config.static_dir.as_deref()), app)
 }
 
 /// The websocket at any path, for a port of its own.
-#[must_use]
 pub fn websocket_router(app: &Arc<AppState>) -> Router {
     let routes =
         Router::new().fallback(axum::routing::any(websocket::upgrade)).with_state(Arc::clone(app));

@@ -74,7 +74,7 @@ pub(crate) fn judge(config: &ApiConfig, headers: &HeaderMap, uri: &Uri) -> Origi
         if ours.host().eq_ignore_ascii_case(&host)
             // Without a port in Host either default is meant: a proxy may have taken TLS off.
             && ours.port_u16().map_or(matches!(port, 80 | 443), |ours| ours == port));
-    if is_loopback || is_ours || config.origins.iter().any(|origin| *origin == text) {
+    if is_loopback || is_ours || config.origins.contains(&text) {
         Origin::Allowed
     } else {
         Origin::Foreign

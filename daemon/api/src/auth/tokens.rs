@@ -305,7 +305,7 @@ mod tests {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
     }
 
-    fn forge(tokens: &Tokens, header: Value, claims: &Value) -> String {
+    fn forge(tokens: &Tokens, header: &Value, claims: &Value) -> String {
         let text = format!(
             "{}.{}",
             URL_SAFE_NO_PAD.encode(header.to_string()),
@@ -357,7 +357,7 @@ mod tests {
         let base = json!(
             {"exp": 1_800_001_800_u64, "scope": "walletrpc b3RoZXI=", "jti": "1", "fam": "2"});
         let hs256 = json!({"typ": "JWT", "alg": "HS256"});
-        let token = forge(&tokens, hs256, &base);
+        let token = forge(&tokens, &hs256, &base);
         assert_eq!(tokens.check(&token).unwrap_err(), TokenError::Scope);
         clock.advance(4000);
         assert_eq!(tokens.check(&token).unwrap_err(), TokenError::Expired);
@@ -378,7 +378,7 @@ mod tests {
         ] {
             let claims =
                 json!({"exp": 1_800_001_800_u64, "scope": scope, "jti": "1", "fam": family});
-            let outcome = tokens.check(&forge(&tokens, hs256.clone(), &claims));
+            let outcome = tokens.check(&forge(&tokens, &hs256, &claims));
             assert_eq!(outcome.is_ok(), good, "{scope}");
         }
     }
@@ -403,16 +403,16 @@ mod tests {
         flipped[place] = if flipped[place] == b'A' { b'B' } else { b'A' };
         wrong.push(String::from_utf8(flipped).unwrap());
         for algorithm in ["none", "None", "HS384", "HS512", "RS256", "hs256"] {
-            wrong.push(forge(&tokens, json!({"typ": "JWT", "alg": algorithm}), &good));
+            wrong.push(forge(&tokens, &json!({"typ": "JWT", "alg": algorithm}), &good));
         }
         let hs256 = json!({"typ": "JWT", "alg": "HS256"});
-        wrong.push(forge(&tokens, hs256.clone(), &json!({"scope": "walletrpc dGVzdC5qbWRhdA=="})));
+        wrong.push(forge(&tokens, &hs256, &json!({"scope": "walletrpc dGVzdC5qbWRhdA=="})));
         wrong.push(forge(
             &tokens,
-            hs256.clone(),
+            &hs256,
             &json!({"exp": "soon", "scope": "", "jti": "", "fam": ""}),
         ));
-        wrong.push(forge(&tokens, hs256, &json!([])));
+        wrong.push(forge(&tokens, &hs256, &json!([])));
         for token in wrong {
             assert_eq!(tokens.check(&token).unwrap_err(), TokenError::Invalid, "{token}");
         }

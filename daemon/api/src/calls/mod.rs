@@ -121,7 +121,7 @@ fn outpoint(text: &str, field: &'static str) -> Result<OutPoint, ApiError> {
     // 64 digits, a colon, at most 10 digits.
     let fits = text.len() <= 75 && text.as_bytes().get(64) == Some(&b':');
     let parsed = if fits { OutPoint::from_str(text).ok() } else { None };
-    parsed.ok_or(ApiError::invalid(field))
+    parsed.ok_or_else(|| ApiError::invalid(field))
 }
 
 /// Reads the optional `input_utxos`: not empty, no coin twice.

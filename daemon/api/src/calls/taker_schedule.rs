@@ -20,7 +20,8 @@ pub(super) fn destinations<'a>(
     body: &'a Object,
     key: &'static str,
 ) -> Result<Vec<&'a str>, ApiError> {
-    let list = body.optional_strings(key, MAX_DESTINATIONS)?.ok_or(ApiError::invalid(key))?;
+    let list =
+        body.optional_strings(key, MAX_DESTINATIONS)?.ok_or_else(|| ApiError::invalid(key))?;
     if list.is_empty() {
         return Err(ApiError::invalid(key));
     }

@@ -105,8 +105,8 @@ impl Settings {
         };
         lay("BLOCKCHAIN", "network", network);
         stored.seeded.iter().for_each(|(field, value)| lay("POLICY", field, value));
-        for (section, fields) in &own {
-            fields.iter().for_each(|(field, value)| lay(section, field, value));
+        for (section, fields) in own {
+            fields.iter().for_each(|(field, value)| lay(&section, field, value));
         }
         stored.overrides.iter().for_each(|(field, value)| lay("POLICY", field, value));
         let policy = policy_of(&sections);
