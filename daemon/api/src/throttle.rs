@@ -2,6 +2,9 @@
 //! (`spec/api.md` 6.7). One brake for all callers and wallets: an attacker has many addresses, and the
 //! wallet has one password.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -104,7 +107,12 @@ impl Throttle {
         let outcome = if failures == 0 {
             std::fs::remove_file(path)
         } else {
-            std::fs::write(path, failures.to_string())
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            options.open(path).and_then(|mut file| {
+                file.write_all(failures.to_string().as_bytes())?;
+                file.sync_data()
+            })
         };
         if let Err(error) = outcome {
             tracing::warn!(%error, "number of failed unlocks cannot be stored");
@@ -153,7 +161,9 @@ mod tests {
             clock.advance(wait);
             throttle.attempt().await.unwrap().failed();
         }
-        // A restart remembers.
+        // A restart remembers, and nobody else can read it.
+        let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
         let throttle = Throttle::new(clock.clock(), Some(path.clone()));
         assert_eq!(retry_after(&throttle.attempt().await.unwrap_err()), Some(30));
         clock.advance(30);
