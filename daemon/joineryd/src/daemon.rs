@@ -50,7 +50,7 @@ struct Listening<'a> {
 ///
 /// # Errors
 /// When it cannot start or a task died.
-pub(crate) fn run(config: Config) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let tail = logging::start(&config.log).or_exit(Exit::Software)?;
     let directory = DataDir::open(&config.data_dir).or_exit(Exit::DataDirectory)?;
     let _lock = directory.lock().or_exit(Exit::Busy)?;
@@ -75,7 +75,7 @@ pub(crate) fn run(config: Config) -> Result<(), Failure> {
     } else {
         None
     };
-    let (rpc, websocket) = bind(&config, certificate.as_deref())?;
+    let (rpc, websocket) = bind(config, certificate.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
@@ -86,7 +86,7 @@ pub(crate) fn run(config: Config) -> Result<(), Failure> {
     let outcome = runtime.block_on(async {
         // Before anything is announced: a signal that comes during the start must not be lost.
         let mut signals = Signals::new().or_exit(Exit::Software)?;
-        let daemon = wiring::build(&config, &directory, certificate.clone(), tail)?;
+        let daemon = wiring::build(config, &directory, certificate.clone(), tail)?;
         let mut supervisor = Supervisor::default();
         if let Some(certificate) = &certificate {
             let watch = watch_certificate(Arc::clone(certificate), supervisor.stop());

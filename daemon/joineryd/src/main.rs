@@ -63,7 +63,7 @@ fn parse() -> Result<Option<Cli>, Failure> {
 fn act(cli: &Cli) -> Result<(), Failure> {
     let config = || Config::load(&cli.options).or_exit(Exit::Config);
     match &cli.command {
-        None => daemon::run(config()?),
+        None => daemon::run(&config()?),
         Some(Command::CheckConfig) => config().and_then(|_| print("ok\n")),
         Some(Command::Version) => print(concat!("joineryd ", env!("CARGO_PKG_VERSION"), "\n")),
         Some(Command::Certificate { action: CertificateAction::Show }) => show(&config()?),

@@ -1,5 +1,6 @@
 //! The whole journey of a wallet through HTTPS and wss on a real chain: create, receive, confirm, freeze, send,
 //! sweep, bond, rescan, lock, unlock, recover from the words on an empty directory.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod support;
 

@@ -3,6 +3,7 @@
 //!
 //! The moments come from a seed that is printed; `JOINERYD_KILL_SEED` repeats it as far as two processes can be
 //! repeated, `JOINERYD_KILLS` sets the number of kills.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod support;
 
@@ -20,7 +21,7 @@ use support::{Client, Daemon, Home, until};
 /// Kills of the one long test.
 const KILLS: u32 = 100;
 /// Longest time from the start of a batch of calls to the kill. A send takes some 10 ms here, an unlock 100 ms.
-const LONGEST: Duration = Duration::from_millis(700);
+const LONGEST_MS: u64 = 700;
 const WALLET: &str = "kill.jmdat";
 
 /// What the daemon has acknowledged. `maybe` holds what was asked and not answered before the kill: it may or may
@@ -202,7 +203,7 @@ async fn nothing_is_lost_over_a_hundred_power_cuts() {
     for round in 0..kills {
         let daemon = running.take().unwrap_or_else(|| home.start());
         let mut client = daemon.client();
-        let moment = Duration::from_micros(rng.random_range(0..LONGEST.as_micros() as u64));
+        let moment = Duration::from_micros(rng.random_range(0..LONGEST_MS * 1000));
         if rng.random_bool(0.15) {
             // Cut while it unlocks.
             let unlocking = tokio::time::timeout(moment / 2, try_unlock(&mut client));

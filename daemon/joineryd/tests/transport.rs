@@ -1,4 +1,5 @@
 //! The listeners: TLS only, websockets on every path, limits that hold, names that are checked, an orderly end.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod support;
 

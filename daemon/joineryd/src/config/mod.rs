@@ -457,6 +457,10 @@ fn seconds(
     }
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "numbers and paths' displays are given as they are"
+)]
 fn value(setting: &'static str, value: impl ToString, reason: impl ToString) -> ConfigError {
     ConfigError::Value { setting, value: value.to_string(), reason: reason.to_string() }
 }
