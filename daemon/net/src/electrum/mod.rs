@@ -16,6 +16,7 @@ mod handshake;
 mod headers;
 mod lookup;
 mod message;
+mod prompt;
 mod queries;
 mod rules;
 mod script;

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::config::{ConfigError, ElectrumConfig};
+use super::prompt::Prompt;
 use super::socks::{self, Isolation, SocksError};
 use super::tls;
 use super::url::{Host, Scheme, ServerUrl, is_private};
@@ -131,7 +132,7 @@ impl Connector {
             }
             None => self.direct().await?,
         };
-        stream.set_nodelay(true)?;
+        let stream = Prompt::new(stream)?;
         let Some(tls) = &self.tls else {
             return Ok(Connected { stream: Box::new(stream), public });
         };
