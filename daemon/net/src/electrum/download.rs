@@ -1,7 +1,7 @@
 //! Downloads what changed: histories of scripts, the transactions that the wallet does not have, and the
 //! proofs that they are in their blocks. Reports in pieces of bounded size, oldest block first.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bdk_wallet::bitcoin::{BlockHash, Transaction, Txid};
@@ -326,6 +326,11 @@ fn doubt(entries: &[HistoryEntry], announced: Option<[u8; 32]>, tip: ChainTip) -
     if status_of(entries) != announced {
         return Some(Trouble::Contradiction("a history that does not have the announced status"));
     }
+    // electrs shows a transaction twice while it moves between a block and the mempool.
+    let mut seen = HashSet::with_capacity(entries.len());
+    if !entries.iter().all(|entry| seen.insert(entry.txid)) {
+        return Some(Trouble::Contradiction("a history that has a transaction twice"));
+    }
     let above = entries.iter().any(|entry| entry.height > i64::from(tip.height));
     above.then_some(Trouble::Contradiction("a history that goes beyond the tip"))
 }
@@ -409,6 +414,20 @@ mod tests {
         assert_eq!(wanted[1].scripts, [0, 1]);
         assert_eq!(wanted[2].height, TxHeight::Unconfirmed);
         assert_eq!(scripts.map(|s| s.missing), [3, 2, 0]);
+    }
+
+    #[test]
+    fn doubtful_histories_are_told_from_good_ones() {
+        let tip = ChainTip { height: 9, hash: BlockHash::all_zeros(), median_time: 0, time: 0 };
+        let doubt_of = |entries: &[(u8, i64)]| {
+            let entries = script(0, entries).entries;
+            doubt(&entries, status_of(&entries), tip)
+        };
+        assert_eq!(doubt_of(&[(1, 9), (2, 0), (3, -1)]), None);
+        assert_eq!(doubt_of(&[]), None);
+        assert!(doubt_of(&[(1, 9), (1, 0)]).is_some(), "twice");
+        assert!(doubt_of(&[(1, 10)]).is_some(), "above the tip");
+        assert!(doubt(&script(0, &[(1, 9)]).entries, None, tip).is_some(), "another status");
     }
 
     #[test]

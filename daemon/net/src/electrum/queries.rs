@@ -10,6 +10,7 @@ use super::client::{Call, SMALL};
 use super::engine::Link;
 use super::error::{CallError, ServerError};
 use super::message::value;
+use super::script::ScriptHash;
 
 /// Nobody relays below this, whatever a server says (`spec/wallet.md` 13.7). Satoshi per 1000 vbytes.
 const FEE_FLOOR: u64 = 1_000;
@@ -17,8 +18,10 @@ const FEE_FLOOR: u64 = 1_000;
 const MEMPOOL_FULL: f64 = 100_000_000.0;
 /// Longest list of fee buckets.
 const HISTOGRAM_MAX: usize = 1024 * 1024;
-/// Longest transaction in hexadecimal.
-const TRANSACTION_MAX: usize = 8 * 1024 * 1024 + 1024;
+/// Longest history that is looked through for a transaction that was sent.
+const HISTORY_MAX: usize = 4 * 1024 * 1024;
+/// Outputs whose histories are looked through.
+const OUTPUTS_ASKED: usize = 3;
 
 /// Texts by which servers say that a transaction is where it should be. Lower case.
 const KNOWN_TEXTS: [&str; 6] = [
@@ -128,7 +131,7 @@ pub(super) async fn broadcast(link: &Link, tx: &Transaction) -> Result<(), Broad
         Ok(answer) if value::<Txid>(answer.text()) == Some(txid) => return Ok(()),
         Ok(_) => {
             // It sent something, or nothing: only asking tells.
-            return if has(link, txid).await {
+            return if has(link, tx, txid).await {
                 Ok(())
             } else {
                 Err(BroadcastError::Unknown(lie("the id of another transaction after a broadcast")))
@@ -139,7 +142,7 @@ pub(super) async fn broadcast(link: &Link, tx: &Transaction) -> Result<(), Broad
     };
     match verdict(&error) {
         Verdict::Known => Ok(()),
-        _ if has(link, txid).await => Ok(()),
+        _ if has(link, tx, txid).await => Ok(()),
         Verdict::Rejected => Err(BroadcastError::Rejected { text: error.text }),
         Verdict::ServerInTrouble => {
             Err(BroadcastError::Unknown(ChainError::Server { text: error.text }))
@@ -147,17 +150,25 @@ pub(super) async fn broadcast(link: &Link, tx: &Transaction) -> Result<(), Broad
     }
 }
 
-/// Whether the server can show the transaction.
-async fn has(link: &Link, txid: Txid) -> bool {
-    let call = Call {
-        method: "blockchain.transaction.get",
-        params: json!([txid]),
-        limit: TRANSACTION_MAX,
-    };
-    match link.client.call(call).await {
-        Ok(answer) => answers::transaction(answer.text(), txid).is_some(),
-        Err(_) => false,
+/// Whether the transaction is in the mempool or a block. What `transaction.get` finds says nothing of that:
+/// electrs 0.10 goes on showing transactions that were replaced. Histories do say.
+async fn has(link: &Link, tx: &Transaction, txid: Txid) -> bool {
+    let scripts =
+        tx.output.iter().map(|out| &out.script_pubkey).filter(|script| !script.is_op_return());
+    for script in scripts.take(OUTPUTS_ASKED) {
+        let call = Call {
+            method: "blockchain.scripthash.get_history",
+            params: json!([ScriptHash::of(script).to_string()]),
+            limit: HISTORY_MAX,
+        };
+        // A script with too long a history says nothing; the next one may.
+        if let Ok(answer) = link.client.call(call).await
+            && let Some(history) = answers::history(answer.text())
+        {
+            return history.iter().any(|entry| entry.txid == txid);
+        }
     }
+    false
 }
 
 #[cfg(test)]

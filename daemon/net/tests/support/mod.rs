@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "shared by several test binaries")]
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a module of test code")]
 
+pub mod keyed;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
