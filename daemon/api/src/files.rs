@@ -13,12 +13,14 @@ use tower_http::services::{ServeDir, ServeFile};
 
 use crate::error::ApiError;
 
-/// First path segments that are ours: what is unknown below them is unknown.
+/// First path segments that are ours: what is unknown below them is unknown. `/jam` alone is a page of the
+/// browser wallet (its scheduler), which a reload must find again.
 const RESERVED: [&str; 7] = ["api", "obwatch", "jam", "jmws", "ws", "health", ".well-known"];
 
 fn is_reserved(path: &str) -> bool {
-    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    RESERVED.iter().any(|reserved| first.eq_ignore_ascii_case(reserved))
+    let path = path.trim_start_matches('/');
+    let first = path.split('/').next().unwrap_or_default();
+    path != "jam" && RESERVED.iter().any(|reserved| first.eq_ignore_ascii_case(reserved))
 }
 
 /// Answers everything that no route answers.
@@ -42,5 +44,39 @@ async fn serve(files: ServeDir<ServeFile>, request: Request) -> Response {
         Ok(response) if response.status().is_client_error() => ApiError::NotFound.into_response(),
         Ok(response) => response.map(Body::new),
         Err(infallible) => match infallible {},
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_the_wallet_are_not_ours_and_calls_are() {
+        for page in [
+            "/",
+            "/jam",
+            "/send",
+            "/receive",
+            "/earn",
+            "/wallet",
+            "/settings",
+            "/rescan",
+            "/apiary",
+        ] {
+            assert!(!is_reserved(page), "{page}");
+        }
+        for call in [
+            "/api",
+            "/api/v9",
+            "/API/v1",
+            "//api/v1",
+            "/jam/",
+            "/jam/api/v0/x",
+            "/obwatch/x",
+            "/jmws",
+        ] {
+            assert!(is_reserved(call), "{call}");
+        }
     }
 }
