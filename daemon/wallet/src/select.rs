@@ -38,13 +38,14 @@ pub(crate) fn clamp(sats: u128) -> u64 {
 /// names the single smallest coin twice when it alone suffices; that is not copied.
 ///
 /// # Errors
-/// [`NotEnoughFunds`] when all values together are below the target, or there is none.
+/// [`NotEnoughFunds`] when all values together are below the target, or there is none worth anything.
 pub fn select(
     algorithm: MergeAlgorithm,
     values: &[Amount],
     target: Amount,
 ) -> Result<Vec<usize>, NotEnoughFunds> {
-    let goal = u128::from(target.to_sat());
+    // Every payment has an input, so a target of nothing asks for the least there is.
+    let goal = u128::from(target.to_sat()).max(1);
     let total = sum(values.iter().copied());
     if values.is_empty() || total < goal {
         return Err(NotEnoughFunds { wanted: target.to_sat(), available: clamp(total) });

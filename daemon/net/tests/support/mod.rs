@@ -180,6 +180,7 @@ impl TestWallet {
                         self.evict(&history.script, &history.entries);
                         for (txid, _) in &history.entries {
                             assert!(self.graph.get_tx(*txid).is_some(), "told of before its data");
+                            self.revive(*txid);
                         }
                         self.reports += 1;
                         self.statuses.insert(history.script.clone(), history.status);
@@ -201,9 +202,18 @@ impl TestWallet {
         let now: HashSet<Txid> = entries.iter().map(|(txid, _)| *txid).collect();
         let before = self.histories.get(script).cloned().unwrap_or_default();
         for (txid, _) in before.into_iter().filter(|(txid, _)| !now.contains(txid)) {
-            // A second later than any report of it, because times are whole seconds.
-            let when = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 1;
-            let _ = self.graph.insert_evicted_at(txid, when);
+            // Not before any report of it.
+            let seen = self.graph.get_tx_node(txid).and_then(|node| node.last_seen).unwrap_or(0);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+            let _ = self.graph.insert_evicted_at(txid, now.max(seen));
+        }
+    }
+
+    /// What a wallet does with a transaction that is listed again after it had left: while electrs takes a
+    /// reorganisation in, it may list nothing for a moment. Times are whole seconds.
+    fn revive(&mut self, txid: Txid) {
+        if let Some(evicted) = self.graph.get_last_evicted(txid) {
+            let _ = self.graph.insert_seen_at(txid, evicted + 1);
         }
     }
 
