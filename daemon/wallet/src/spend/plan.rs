@@ -301,7 +301,11 @@ fn reach<'a>(
         let coins = select_coins(merge, candidates, target).ok()?;
         match terms.settle(&coins, Some(amount)) {
             Ok(_) => return Some(coins),
-            Err(Short { needed }) => target = Amount::from_sat(needed.max(target.to_sat() + 1)),
+            Err(Short { needed }) => {
+                // No higher target exists: no number of coins pays for that.
+                let higher = target.to_sat().checked_add(1)?;
+                target = Amount::from_sat(needed.max(higher));
+            }
         }
     }
 }
