@@ -26,6 +26,8 @@ use crate::websocket::IdleSockets;
 /// A wallet that is unlocked.
 #[derive(Debug)]
 pub(crate) struct LoadedWallet {
+    /// Random: tells this loading from any other, also after a restart.
+    pub(crate) loading: u64,
     pub(crate) handle: WalletHandle,
     /// Tells the task that turns wallet events into websocket news that no more will come.
     pub(crate) closed: CancellationToken,

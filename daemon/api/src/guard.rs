@@ -1,8 +1,9 @@
 //! What every request passes on its way in and every answer on its way out: host and origin checks, CORS,
-//! headers that forbid caching, a last resort against panics, one log line (`spec/api.md` 1.4, 1.5).
+//! headers that forbid caching, a last resort against panics, a span that every log line of the request carries (`spec/api.md` 1.4, 1.5).
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
 
 use crate::app::AppState;
 use crate::error::ApiError;
@@ -35,6 +37,9 @@ const ALWAYS: [(HeaderName, &str); 9] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
+/// Number of the next request, for the log.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 /// Wraps a router.
 pub(crate) fn wrap(router: Router, app: &Arc<AppState>) -> Router {
     router
@@ -52,7 +57,13 @@ async fn around(State(app): State<Arc<AppState>>, request: Request, next: Next) 
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let origin = origin::judge(&app.config, request.headers(), request.uri());
     let origin_text = request.headers().get(header::ORIGIN).cloned();
-    let mut response = answer(&app, origin, request, next).await;
+    let span = tracing::info_span!(
+        "request",
+        id = NEXT.fetch_add(1, Ordering::Relaxed),
+        %method,
+        route = route.as_deref().unwrap_or("none"),
+    );
+    let mut response = answer(&app, origin, request, next).instrument(span.clone()).await;
     let headers = response.headers_mut();
     for (name, value) in ALWAYS {
         headers.insert(name, HeaderValue::from_static(value));
@@ -74,11 +85,10 @@ async fn around(State(app): State<Arc<AppState>>, request: Request, next: Next) 
         }
     }
     tracing::debug!(
-        %method,
-        route = route.as_deref().unwrap_or("none"),
+        parent: &span,
         status = response.status().as_u16(),
         micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
-        "request"
+        "answered"
     );
     response
 }

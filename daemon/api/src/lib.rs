@@ -12,6 +12,7 @@ mod auth;
 mod body;
 mod calls;
 mod clock;
+mod conditional;
 mod config;
 #[cfg(feature = "contract")]
 pub mod contract;

@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::app::{AppState, LoadedWallet};
 use crate::auth::TokenPair;
@@ -45,14 +46,17 @@ async fn detached<T: Send + 'static>(
     app: &AppState,
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    app.tasks.spawn(work).await.unwrap_or(Err(ApiError::Internal("panic")))
+    app.tasks.spawn(work.in_current_span()).await.unwrap_or(Err(ApiError::Internal("panic")))
 }
 
 /// Runs blocking work (key derivation, files) off the async threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(ApiError::Internal("panic")))
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .await
+        .unwrap_or(Err(ApiError::Internal("panic")))
 }
 
 fn open_wallet(
@@ -210,6 +214,7 @@ impl AppState {
         events: broadcast::Receiver<WalletEvent>,
     ) -> TokenPair {
         let wallet = Arc::new(LoadedWallet {
+            loading: rand::random(),
             handle,
             closed: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -218,6 +223,8 @@ impl AppState {
         // Only now: what the new wallet says is not for sockets that were let in for the old one.
         let network = self.directory.network().bitcoin();
         self.tasks.spawn(pump(events, Arc::clone(&self.hub), network, wallet));
+        // Without its name: logs are shown to people who help.
+        tracing::info!("wallet opened");
         self.tokens.login()
     }
 
@@ -233,6 +240,7 @@ impl AppState {
             last.handle.clone().close().await;
             last.closed.cancel();
             last.drained.cancelled().await;
+            tracing::info!("wallet closed");
         }
         self.hub.publish(News::KeysReset(epoch));
     }

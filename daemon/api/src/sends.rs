@@ -1,5 +1,9 @@
-//! Protection of payments against blind repetition (`spec/api.md` 6.15): a phone app repeats a request
-//! that timed out up to twenty times, and each repetition looks like a payment.
+//! Protection of payments against blind repetition (`spec/api.md` 6.15, Appendix C 31): a phone app repeats a
+//! request that timed out up to twenty times, and each repetition looks like a payment.
+//!
+//! A client that names its request (`Idempotency-Key`) is answered from memory for a day, over locking and
+//! unlocking, though not over a restart. One that does not is recognised by its bytes, for a minute and only if
+//! the first answer never reached it.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -15,6 +19,7 @@ use http_body::{Frame, SizeHint};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::auth::Family;
 use crate::clock::Clock;
@@ -22,20 +27,42 @@ use crate::error::ApiError;
 
 /// How long an answer that did not reach its client is kept for the client's next try.
 const KEEP: Duration = Duration::from_secs(60);
+/// How long the answer to a named request is kept.
+const KEEP_NAMED: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most named requests that are remembered; from then on the oldest are forgotten.
+const MAX_NAMED: usize = 256;
 
 /// What a payment ended with: the JSON body of its answer, or why there is none.
 type Outcome = Result<Bytes, ApiError>;
 
-/// Who asked for what: the same client with the same bytes.
+/// How a repetition is recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    /// The same client with the same bytes.
+    Bytes(Family, [u8; 32]),
+    /// Any client of the same wallet with the same name for its request.
+    Named { wallet: String, name: String },
+}
+
+/// Who asked for what.
+#[derive(Debug, Clone)]
 pub(crate) struct SendKey {
-    family: Family,
+    key: Key,
+    /// Hash of the request's body.
     body: [u8; 32],
 }
 
 impl SendKey {
+    /// A request without a name.
     pub(crate) fn new(family: Family, body: &[u8]) -> Self {
-        Self { family, body: Sha256::digest(body).into() }
+        let body = Sha256::digest(body).into();
+        Self { key: Key::Bytes(family, body), body }
+    }
+
+    /// A request that the client has named.
+    pub(crate) fn named(wallet: &str, name: &str, body: &[u8]) -> Self {
+        let key = Key::Named { wallet: wallet.to_owned(), name: name.to_owned() };
+        Self { key, body: Sha256::digest(body).into() }
     }
 }
 
@@ -43,27 +70,33 @@ impl SendKey {
 struct Entry {
     outcome: watch::Sender<Option<(Outcome, Duration)>>,
     delivered: AtomicBool,
+    body: [u8; 32],
 }
 
 impl Entry {
     /// Whether a request like the one that made this entry is answered from it.
-    fn answers(&self, now: Duration) -> bool {
+    fn answers(&self, key: &Key, now: Duration) -> bool {
+        let named = matches!(key, Key::Named { .. });
+        let keep = if named { KEEP_NAMED } else { KEEP };
         match &*self.outcome.borrow() {
             None => true,
-            Some((_, finished)) if now > *finished + KEEP => false,
-            Some((Ok(_), _)) => !self.delivered.load(Ordering::SeqCst),
+            Some((_, finished)) if now > *finished + keep => false,
+            Some((Ok(_), _)) => named || !self.delivered.load(Ordering::SeqCst),
             // Whoever tries again at once must not pay twice: the first payment still stands.
             Some((Err(ApiError::SendUncertain), _)) => true,
+            // Nothing was paid: the next try is a new one.
             Some((Err(_), _)) => false,
         }
     }
 }
 
+type Entries = HashMap<Key, Arc<Entry>>;
+
 /// Payments that run, and those that ended a moment ago.
 #[derive(Debug)]
 pub(crate) struct Sends {
     clock: Clock,
-    entries: Mutex<HashMap<SendKey, Arc<Entry>>>,
+    entries: Mutex<Entries>,
 }
 
 impl Sends {
@@ -71,13 +104,13 @@ impl Sends {
         Self { clock, entries: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SendKey, Arc<Entry>>> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets everything: the clients that asked are logged out.
+    /// Forgets what only the clients that asked could ask for again: they are logged out.
     pub(crate) fn clear(&self) {
-        self.lock().clear();
+        self.lock().retain(|key, _| matches!(key, Key::Named { .. }));
     }
 
     /// Runs a payment, or joins the one that the same request has started already, or repeats the answer
@@ -85,7 +118,7 @@ impl Sends {
     pub(crate) async fn submit<F>(
         self: &Arc<Self>,
         tasks: &TaskTracker,
-        key: SendKey,
+        asked: SendKey,
         pay: impl FnOnce() -> F,
     ) -> Result<Response, ApiError>
     where
@@ -94,22 +127,32 @@ impl Sends {
         let entry = {
             let now = self.clock.steady();
             let mut entries = self.lock();
-            entries.retain(|_, entry| entry.answers(now));
-            if let Some(entry) = entries.get(&key) {
+            entries.retain(|key, entry| entry.answers(key, now));
+            if let Some(entry) = entries.get(&asked.key) {
+                if entry.body != asked.body {
+                    return Err(ApiError::invalid_because(
+                        "Idempotency-Key",
+                        "idempotency_key_reused",
+                        "another request had the same key",
+                    ));
+                }
                 tracing::info!("a repeated payment request joins the first one");
                 Arc::clone(entry)
             } else {
+                make_room(&mut entries);
                 let entry = Arc::new(Entry {
                     outcome: watch::Sender::new(None),
                     delivered: AtomicBool::new(false),
+                    body: asked.body,
                 });
-                entries.insert(key, Arc::clone(&entry));
+                entries.insert(asked.key, Arc::clone(&entry));
                 let running = Running { entry: Arc::clone(&entry), clock: self.clock.clone() };
                 let payment = pay();
-                tasks.spawn(async move {
+                let work = async move {
                     let outcome = payment.await;
                     running.finish(outcome);
-                });
+                };
+                tasks.spawn(work.in_current_span());
                 entry
             }
         };
@@ -127,6 +170,19 @@ impl Sends {
         response.headers_mut().insert(header::CONTENT_TYPE, json);
         response.headers_mut().insert(header::CONTENT_LENGTH, length);
         Ok(response)
+    }
+}
+
+/// Forgets the oldest named requests when there are too many.
+fn make_room(entries: &mut Entries) {
+    let mut named: Vec<(Duration, Key)> = entries
+        .iter()
+        .filter(|(key, _)| matches!(key, Key::Named { .. }))
+        .filter_map(|(key, entry)| Some((entry.outcome.borrow().as_ref()?.1, key.clone())))
+        .collect();
+    if let Some(excess) = (named.len() + 1).checked_sub(MAX_NAMED).filter(|excess| *excess > 0) {
+        named.sort_unstable_by_key(|(finished, _)| *finished);
+        named.iter().take(excess).for_each(|(_, key)| drop(entries.remove(key)));
     }
 }
 
@@ -308,6 +364,70 @@ mod tests {
         go.notify_one();
         assert!(bench.pay(b"x", good()).await.is_ok());
         assert_eq!(bench.count(), 1);
+    }
+
+    impl Bench {
+        async fn pay_named(&self, wallet: &str, name: &str, body: &[u8]) -> Result<Response, u16> {
+            let paid = Arc::clone(&self.paid);
+            let key = SendKey::named(wallet, name, body);
+            let outcome = self.sends.submit(&self.tasks, key, || async move {
+                paid.fetch_add(1, Ordering::SeqCst);
+                good()
+            });
+            outcome.await.map_err(|error| error.parts().status.as_u16())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_named_request_is_answered_for_a_day_whoever_asks() {
+        let bench = bench();
+        for _ in 0..3 {
+            let answer = bench.pay_named("w.jmdat", "a", b"x").await.unwrap();
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "{}");
+            // A lock in between logs everybody out and forgets nothing of this.
+            bench.sends.clear();
+        }
+        bench.clock.advance(24 * 60 * 60);
+        assert!(bench.pay_named("w.jmdat", "a", b"x").await.is_ok());
+        assert_eq!(bench.count(), 1);
+        assert_eq!(bench.pay_named("w.jmdat", "a", b"y").await.unwrap_err(), 400);
+        // Another name and another wallet are other payments.
+        drop(bench.pay_named("w.jmdat", "b", b"x").await.unwrap());
+        drop(bench.pay_named("v.jmdat", "a", b"x").await.unwrap());
+        assert_eq!(bench.count(), 3);
+        bench.clock.advance(1);
+        drop(bench.pay_named("w.jmdat", "a", b"y").await.unwrap());
+        assert_eq!(bench.count(), 4);
+    }
+
+    #[tokio::test]
+    async fn named_requests_are_bounded_and_the_oldest_is_forgotten() {
+        let bench = bench();
+        for number in 0..MAX_NAMED + 10 {
+            drop(bench.pay_named("w.jmdat", &number.to_string(), b"x").await.unwrap());
+            bench.clock.advance(1);
+        }
+        assert_eq!(bench.sends.lock().len(), MAX_NAMED);
+        let paid = bench.count();
+        drop(bench.pay_named("w.jmdat", &(MAX_NAMED + 9).to_string(), b"x").await.unwrap());
+        assert_eq!(bench.count(), paid);
+        drop(bench.pay_named("w.jmdat", "0", b"x").await.unwrap());
+        assert_eq!(bench.count(), paid + 1);
+    }
+
+    #[tokio::test]
+    async fn a_named_request_that_failed_may_be_tried_again() {
+        let bench = bench();
+        let key = || SendKey::named("w.jmdat", "a", b"x");
+        let fail = |error| async move { Err(error) };
+        let refused = ApiError::invalid("a");
+        let outcome = bench.sends.submit(&bench.tasks, key(), || fail(refused)).await;
+        assert_eq!(outcome.unwrap_err().parts().status, 400);
+        let uncertain = bench.sends.submit(&bench.tasks, key(), || fail(ApiError::SendUncertain));
+        assert_eq!(uncertain.await.unwrap_err().parts().status, 503);
+        // Not again, though: the first may have been sent.
+        assert_eq!(bench.pay_named("w.jmdat", "a", b"x").await.unwrap_err(), 503);
+        assert_eq!(bench.count(), 0);
     }
 
     async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {

@@ -10,7 +10,7 @@ use super::{App, State};
 pub(crate) const API_VERSION: &str = "0.9.12";
 
 /// Additive abilities that a client can look for.
-const EXTENSIONS: [&str; 8] = [
+const EXTENSIONS: [&str; 12] = [
     "input_utxos",
     "scan_range",
     "mnemonic_extension",
@@ -19,6 +19,10 @@ const EXTENSIONS: [&str; 8] = [
     "estimate_fee",
     "fidelity_bonds",
     "logout",
+    "etag",
+    "idempotency_key",
+    "config",
+    "fees",
 ];
 
 pub(super) async fn handle(State(app): App) -> Json<Value> {

@@ -3,12 +3,14 @@
 mod address_label;
 mod address_new;
 mod address_timelock;
+mod config;
 mod configget;
 mod configset;
 mod create;
 mod direct_send;
 mod display;
 mod estimate_fee;
+mod fees;
 mod fidelity_bonds;
 mod freeze;
 mod freeze_batch;
@@ -44,6 +46,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path, State};
+use http::HeaderMap;
 use http::request::Parts;
 use joinery_wallet::bitcoin::{self, Address, Amount, OutPoint};
 use joinery_wallet::policy::TxFees;
@@ -140,6 +143,20 @@ fn input_utxos(body: &Object) -> Result<Option<Vec<OutPoint>>, ApiError> {
 fn txfee(body: &Object) -> Result<Option<TxFees>, ApiError> {
     let number = body.optional_int("txfee")?;
     number.map(|number| tx_fees_of(number).ok_or(ApiError::invalid("txfee"))).transpose()
+}
+
+/// Reads the optional `Idempotency-Key`: the client's own name for this request (`spec/api.md` Appendix C 31).
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    const NAME: &str = "Idempotency-Key";
+    let mut values = headers.get_all(NAME).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let text = value.to_str().ok().filter(|text| (1..=255).contains(&text.len()));
+            text.map(Some).ok_or(ApiError::invalid(NAME))
+        }
+        _ => Err(ApiError::invalid(NAME)),
+    }
 }
 
 /// Reads `amount_sats`: 0 means everything.

@@ -6,11 +6,11 @@ use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::{
-    address_label, address_new, address_timelock, configget, configset, create, direct_send,
-    display, estimate_fee, fidelity_bonds, freeze, freeze_batch, getinfo, getrescaninfo, getseed,
-    health, history, jam, listwallets, lock, logout, maker_start, maker_stop, obwatch, openapi,
-    recover, rescan, session, signmessage, taker_coinjoin, taker_schedule, taker_status,
-    taker_stop, token, tumbler, unlock, utxos, yieldgen_report,
+    address_label, address_new, address_timelock, config, configget, configset, create,
+    direct_send, display, estimate_fee, fees, fidelity_bonds, freeze, freeze_batch, getinfo,
+    getrescaninfo, getseed, health, history, jam, listwallets, lock, logout, maker_start,
+    maker_stop, obwatch, openapi, recover, rescan, session, signmessage, taker_coinjoin,
+    taker_schedule, taker_status, taker_stop, token, tumbler, unlock, utxos, yieldgen_report,
 };
 use crate::app::AppState;
 use crate::error::ApiError;
@@ -28,6 +28,8 @@ fn v1() -> Routes {
         .route("/token", post(token::handle))
         .route("/logout", post(logout::handle))
         .route("/logs", get(jam::log))
+        .route("/config", get(config::handle))
+        .route("/fees", get(fees::handle))
         .route("/ws", get(websocket::upgrade))
         .route("/wallet/all", get(listwallets::handle))
         .route("/wallet/create", post(create::handle))

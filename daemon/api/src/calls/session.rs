@@ -27,6 +27,8 @@ pub(super) struct Session {
     nickname: Option<String>,
     rescanning: bool,
     block_height: Option<u32>,
+    /// Additive: the server is connected, and the loaded wallet has caught up with it.
+    backend_synced: bool,
     /// Additive: conditions that a person should know of.
     warnings: Vec<&'static str>,
 }
@@ -71,6 +73,8 @@ pub(super) async fn handle(
         nickname: None,
         rescanning: snapshot.as_ref().is_some_and(|snapshot| snapshot.sync.scanning.is_some()),
         block_height: if authenticated { height() } else { None },
+        backend_synced: app.chain_status().connected
+            && snapshot.as_ref().is_none_or(|snapshot| snapshot.sync.complete),
         warnings: warnings(&app),
     })
 }

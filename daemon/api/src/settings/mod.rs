@@ -148,6 +148,16 @@ impl Settings {
         value.cloned().ok_or(ApiError::ConfigNotPresent)
     }
 
+    /// Every field that [`Settings::get`] would give, by section.
+    #[must_use]
+    pub fn all(&self) -> Sections {
+        let mut sections = self.lock().sections.clone();
+        for fields in sections.values_mut() {
+            fields.retain(|field, _| !SECRET.contains(&field.as_str()));
+        }
+        sections
+    }
+
     /// Sets a field for the life of the process, and for good if it is one of those that are kept. Blocks
     /// until it is durable.
     ///
@@ -249,6 +259,7 @@ mod tests {
         )]);
         let settings = Settings::volatile(Network::Regtest, own);
         assert_eq!(status(settings.get("BLOCKCHAIN", "RPC_password")), 409);
+        assert!(!format!("{:?}", settings.all()).contains("hunter2"));
         for section in ["BLOCKCHAIN", "DAEMON", "MESSAGING:onion", "MESSAGING:hackint", "NOPE"] {
             assert_eq!(status(settings.set(section, "host", "evil")), 409, "{section}");
         }

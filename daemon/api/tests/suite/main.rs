@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not see as tests")]
 
 mod access;
+mod additions;
 mod bad_input;
 mod browser;
 mod clients;

@@ -36,7 +36,7 @@ pub(crate) fn payment(salt: u8, script: ScriptBuf, sats: u64) -> Transaction {
     }
 }
 
-fn script_of(address: &str) -> ScriptBuf {
+pub(crate) fn script_of(address: &str) -> ScriptBuf {
     address.parse::<Address<_>>().unwrap().assume_checked().script_pubkey()
 }
 
@@ -63,14 +63,14 @@ pub(crate) async fn fund(
     until("coins are listed", listed).await;
 }
 
-async fn funded() -> (Rig, Arc<FakeChain>, Login) {
+pub(crate) async fn funded() -> (Rig, Arc<FakeChain>, Login) {
     let (rig, chain) = Rig::on_chain();
     let login = rig.recover().await;
     fund(&rig, &chain, &login, 0, &[1_000_000, 2_000_000]).await;
     (rig, chain, login)
 }
 
-async fn coins(rig: &Rig, login: &Login) -> Vec<Value> {
+pub(crate) async fn coins(rig: &Rig, login: &Login) -> Vec<Value> {
     let utxos = rig.wallet_get(login, "/utxos").await;
     utxos.expect(200);
     utxos.json()["utxos"].as_array().unwrap().clone()
@@ -338,7 +338,7 @@ async fn freezing_is_idempotent_and_survives_locking() {
 }
 
 #[tokio::test]
-async fn coins_stay_where_they_are_while_a_role_runs() {
+pub(crate) async fn coins_stay_where_they_are_while_a_role_runs() {
     let (rig, _chain, login) = funded().await;
     let coin = coins(&rig, &login).await[0]["utxo"].clone();
     for role in [Role::Maker, Role::Taker] {
@@ -416,11 +416,18 @@ async fn roles_are_refused_only_where_they_would_start() {
     coinjoin(join.clone()).await.expect_error(409, unset);
     let tumble = json!({"destination_addresses": [ELSEWHERE, ELSEWHERE, ELSEWHERE]});
     rig.wallet_post(&login, "/taker/schedule", &tumble).await.expect_error(409, unset);
-    for (field, value) in [("max_cj_fee_abs", json!(5000)), ("max_cj_fee_rel", json!("3e-4"))] {
+    let set = |field: &'static str, value: Value| {
+        let (rig, login) = (&rig, &login);
         let body = json!({"section": "POLICY", "field": field, "value": value});
-        rig.wallet_post(&login, "/configset", &body).await.expect(200);
-    }
+        async move { rig.wallet_post(login, "/configset", &body).await.expect(200) }
+    };
+    set("max_cj_fee_abs", json!(5000)).await;
+    set("max_cj_fee_rel", json!("3e-4")).await;
     coinjoin(join.clone()).await.expect_error(503, unavailable);
+    // An installation draws its own limits at first start; emptied ones count as unset again.
+    set("max_cj_fee_rel", json!("")).await;
+    coinjoin(join.clone()).await.expect_error(409, unset);
+    set("max_cj_fee_rel", json!("3e-4")).await;
     for (key, value) in [
         ("counterparties", json!(0)),
         ("counterparties", json!(100)),
