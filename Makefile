@@ -6,9 +6,9 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 .PHONY: test check deps tools bench fuzz lint unit suite demo
 
-# What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), and tor for the
-# tests of onion connections.
-PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev libevent-dev librocksdb-dev tor
+# What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
+# onion connections, and a browser for the test of the page that it is shown.
+PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev libevent-dev librocksdb-dev tor chromium
 
 # Fresh clone to green: everything is installed, built, checked and tested.
 test: deps tools lint suite
@@ -83,7 +83,7 @@ fuzz:
 	  cargo +nightly fuzz run --fuzz-dir daemon/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; done
 
 # A daemon in release mode with a funded wallet on a private chain; prints how to use it and stays until Ctrl-C.
-demo: PACKAGES += curl
+demo: PACKAGES := $(filter-out chromium,$(PACKAGES)) curl
 demo: deps tools
 	cargo build --locked --release -p joineryd
 	cargo build --locked -p joinery-testkit --bin regtest
