@@ -106,6 +106,15 @@ impl Home {
     }
 }
 
+impl Drop for Home {
+    /// A failed test shows what its daemons said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the log of the daemon:\n{}", self.log_text());
+        }
+    }
+}
+
 /// A running daemon; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {

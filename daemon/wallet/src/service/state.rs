@@ -13,7 +13,7 @@ use joinery_proto::message_signature;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc};
 
-use super::announce::Announcer;
+use super::announce::{Announcer, Phase};
 use super::command::Command;
 use super::freeze::Rules;
 use super::own::Own;
@@ -122,8 +122,7 @@ impl State {
             tip,
             sync: SyncView::default(),
         });
-        let mut announcer = Announcer::default();
-        announcer.accept_silently_except(&canonical, &HashSet::new());
+        let announcer = Announcer::new(&canonical);
         Self {
             keys: Arc::new(keys),
             store,
@@ -287,13 +286,13 @@ impl State {
 
     /// Tells listeners of new transactions.
     fn tell(&mut self) {
-        if !self.sync.complete {
-            self.announcer.accept_silently_except(&self.canonical, &self.own.unlisted);
-            return;
-        }
         let unsent = self.own.unsent(self.store.facts());
-        for (txid, height) in self.announcer.due(&self.canonical, &unsent, self.sync.is_scanning())
-        {
+        let phase = match (self.sync.complete, self.sync.is_scanning()) {
+            (false, _) => Phase::CatchingUp,
+            (true, true) => Phase::Scanning,
+            (true, false) => Phase::Following,
+        };
+        for (txid, height) in self.announcer.due(&self.canonical, &unsent, phase) {
             self.tell_of(txid, height);
         }
     }
