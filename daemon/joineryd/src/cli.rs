@@ -32,6 +32,25 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: CertificateAction,
     },
+    /// Works with a wallet file while no daemon has the wallet unlocked.
+    Wallet {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: WalletAction,
+    },
+}
+
+/// What to do with a wallet file.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum WalletAction {
+    /// Writes a copy that the reference JoinMarket programs open, under the same password. The password is
+    /// asked for on the terminal, or read as the first line of stdin.
+    Export {
+        /// File name of the wallet, such as wallet.jmdat.
+        name: String,
+        /// The file to make; an existing one is not overwritten.
+        file: PathBuf,
+    },
 }
 
 /// What to do with the certificate.
@@ -172,11 +191,15 @@ mod tests {
     /// Defects row 27: no flag takes a password, a seed, a token or a key.
     #[test]
     fn no_secret_argv() {
-        for argument in Cli::command().get_arguments() {
-            let name = argument.get_id().as_str();
-            for secret in ["pass", "seed", "token", "secret", "mnemonic", "private", "user"] {
-                assert!(!name.contains(secret), "{name}");
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                for secret in ["pass", "seed", "token", "secret", "mnemonic", "private", "user"] {
+                    assert!(!name.contains(secret), "{name}");
+                }
             }
+            commands.extend(command.get_subcommands().cloned());
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     DataDirectory = 73,
     /// 75: another daemon uses the data directory; trying again later may help.
     Busy = 75,
+    /// 77: the password is wrong.
+    NoPermission = 77,
     /// 78: the configuration is wrong; a restart does not help.
     Config = 78,
 }

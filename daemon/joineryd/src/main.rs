@@ -15,6 +15,8 @@ mod listen;
 mod logging;
 mod supervise;
 mod systemd;
+mod terminal;
+mod wallet_command;
 mod wiring;
 
 use std::io::Write;
@@ -25,7 +27,7 @@ use clap::Parser;
 use time::OffsetDateTime;
 
 use certificate::Certificate;
-use cli::{CertificateAction, Cli, Command};
+use cli::{CertificateAction, Cli, Command, WalletAction};
 use config::Config;
 use datadir::DataDir;
 use exit::{Exit, Failure, OrExit};
@@ -68,6 +70,10 @@ fn act(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Version) => print(concat!("joineryd ", env!("CARGO_PKG_VERSION"), "\n")),
         Some(Command::Certificate { action: CertificateAction::Show }) => show(&config()?),
         Some(Command::Certificate { action: CertificateAction::Renew }) => renew(&config()?),
+        Some(Command::Wallet { action: WalletAction::Export { name, file } }) => {
+            wallet_command::export(&config()?, name, file)?;
+            print(&format!("{}\n", file.display()))
+        }
     }
 }
 

@@ -27,34 +27,43 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
 pub(super) fn write(
     directory: &Path,
     temporary: &str,
-    target: &str,
+    target: impl AsRef<Path>,
     bytes: &[u8],
     existing: Existing,
 ) -> io::Result<()> {
     let temporary = directory.join(temporary);
-    let target = directory.join(target);
+    let target = directory.join(target.as_ref());
     match fs::remove_file(&temporary) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let result = (|| {
-        // `create_new` never follows a link.
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        match existing {
-            Existing::Replace => fs::rename(&temporary, &target),
-            Existing::Keep => rename_if_free(&temporary, &target),
-        }
-    })();
+    let result = match existing {
+        Existing::Replace => return replace(&temporary, &target, bytes),
+        Existing::Keep => (|| {
+            // `create_new` never follows a link.
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            rename_if_free(&temporary, &target)
+        })(),
+    };
     if result.is_err() {
         // The error that matters is the first one.
         let _ = fs::remove_file(&temporary);
     }
     result?;
     sync_directory(directory)
+}
+
+fn replace(temporary: &Path, target: &Path, bytes: &[u8]) -> io::Result<()> {
+    let result = crate::store::replace_file(temporary, target, bytes);
+    if result.is_err() {
+        // The error that matters is the first one; after the renaming there is nothing to remove.
+        let _ = fs::remove_file(temporary);
+    }
+    result
 }
 
 /// Renames unless the target exists.

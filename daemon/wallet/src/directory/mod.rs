@@ -7,9 +7,11 @@
 //! program's file before it was converted), `NAME.jmdat.key` (our part when that file is kept).
 
 mod durable;
+mod export;
 mod lock;
 mod name;
 mod opened;
+mod password;
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -22,9 +24,12 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use self::durable::Existing;
+pub use self::export::ExportError;
 use self::lock::NameLock;
 pub use self::name::{WalletName, WalletNameError};
+use self::opened::Home;
 pub use self::opened::OpenedKeys;
+pub use self::password::ChangePasswordError;
 use crate::file::{
     Content, FileError, Format, KdfParams, MAX_FILE_LEN, StoredNetwork, jmdat, native, ng,
 };
@@ -312,8 +317,8 @@ impl WalletDirectory {
         let dek = Zeroizing::new(random::<32>()?);
         let check =
             self.write_native(name, &content, &dek, password, name.as_str(), Existing::Keep)?;
-        let paths = self.store_paths(name);
-        OpenedKeys::new(name.clone(), content, self.network, dek, check, paths, lock)
+        let home = Home { directory: self.clone(), native: true };
+        OpenedKeys::new(name.clone(), content, self.network, dek, check, home, lock)
             .map_err(|error| CreateError::File(seed_error(error)))
     }
 
@@ -343,7 +348,9 @@ impl WalletDirectory {
             return Err(OpenError::WrongPassword);
         }
         let secret = password.expose_secret().as_bytes();
-        let opened = match Format::sniff(&file) {
+        let format = Format::sniff(&file);
+        let native = format == Format::Native || !self.keep_legacy;
+        let opened = match format {
             Format::Native => native::decode(&file, secret)?,
             other => {
                 let content = match other {
@@ -356,8 +363,8 @@ impl WalletDirectory {
         };
         self.check_network(&opened.content)?;
         let native::Opened { content, dek, check } = opened;
-        let paths = self.store_paths(name);
-        OpenedKeys::new(name.clone(), content, self.network, dek, check, paths, lock)
+        let home = Home { directory: self.clone(), native };
+        OpenedKeys::new(name.clone(), content, self.network, dek, check, home, lock)
             .map_err(|error| seed_error(error).into())
     }
 
@@ -439,13 +446,34 @@ impl WalletDirectory {
         target: &str,
         existing: Existing,
     ) -> Result<crate::file::kdf::PasswordCheck, WriteError> {
+        let (file, check) = self.encode_native(content, dek, password)?;
+        self.put(name, target, &file, existing).map_err(WriteError::Io)?;
+        Ok(check)
+    }
+
+    /// Encrypts a native key file with fresh salt and nonce.
+    fn encode_native(
+        &self,
+        content: &Content,
+        dek: &[u8; 32],
+        password: &SecretString,
+    ) -> Result<(Vec<u8>, crate::file::kdf::PasswordCheck), WriteError> {
         let random = native::Randomness { salt: random()?, nonce: random()? };
         let secret = password.expose_secret().as_bytes();
-        let (file, check) = native::encode(content, self.network, dek, secret, self.kdf, &random)
-            .map_err(WriteError::File)?;
-        durable::write(&self.path, &name.hidden("tmp"), target, &file, existing)
-            .map_err(|error| WriteError::Io(io_error("write", &self.path.join(target))(error)))?;
-        Ok(check)
+        native::encode(content, self.network, dek, secret, self.kdf, &random)
+            .map_err(WriteError::File)
+    }
+
+    /// Writes a file of the wallet through its temporary file.
+    fn put(
+        &self,
+        name: &WalletName,
+        target: &str,
+        bytes: &[u8],
+        existing: Existing,
+    ) -> Result<(), DirectoryError> {
+        durable::write(&self.path, &name.hidden("tmp"), target, bytes, existing)
+            .map_err(io_error("write", &self.path.join(target)))
     }
 
     fn read(&self, file_name: &str) -> Result<Vec<u8>, OpenError> {

@@ -1,18 +1,30 @@
 //! The keys of a wallet while it is open.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::WalletDirectory;
 use super::lock::NameLock;
 use super::name::WalletName;
+use super::password::{self, ChangePasswordError};
 use crate::file::kdf::PasswordCheck;
 use crate::file::{Content, LegacyFacts};
 use crate::keys::{KeyError, MasterKey};
 use crate::mnemonic;
 use crate::store::StorePaths;
 use crate::types::{Network, WalletType};
+
+/// Where the key file is.
+pub(super) struct Home {
+    pub(super) directory: WalletDirectory,
+    /// It is in our own format; otherwise another program's file is kept as it is, beside a `.key` of
+    /// ours.
+    pub(super) native: bool,
+}
 
 /// An opened key file. Its secrets are erased and its lock is released on drop.
 pub struct OpenedKeys {
@@ -25,9 +37,12 @@ pub struct OpenedKeys {
     birth_height: Option<u32>,
     max_mixdepth: u8,
     dek: Zeroizing<[u8; 32]>,
-    check: PasswordCheck,
+    check: ArcSwap<PasswordCheck>,
     legacy: Option<LegacyFacts>,
     paths: StorePaths,
+    home: Home,
+    /// Held while the file is rewritten.
+    changing: Mutex<()>,
     /// Last: everything else is gone when the next one gets the lock.
     _lock: NameLock,
 }
@@ -48,7 +63,7 @@ impl OpenedKeys {
         network: Network,
         dek: Zeroizing<[u8; 32]>,
         check: PasswordCheck,
-        paths: StorePaths,
+        home: Home,
         lock: NameLock,
     ) -> Result<Self, KeyError> {
         let master = MasterKey::from_entropy(
@@ -58,6 +73,7 @@ impl OpenedKeys {
             network,
             content.imported,
         )?;
+        let paths = home.directory.store_paths(&name);
         Ok(Self {
             name,
             master,
@@ -68,9 +84,11 @@ impl OpenedKeys {
             birth_height: content.birth_height,
             max_mixdepth: content.max_mixdepth,
             dek,
-            check,
+            check: ArcSwap::from_pointee(check),
             legacy: content.legacy.filter(|legacy| !legacy.is_empty()),
             paths,
+            home,
+            changing: Mutex::new(()),
             _lock: lock,
         })
     }
@@ -145,13 +163,38 @@ impl OpenedKeys {
     /// the comparison takes constant time. False also when there is no memory for the derivation.
     #[must_use]
     pub fn verify_password(&self, password: &SecretString) -> bool {
-        match self.check.verify(password.expose_secret().as_bytes()) {
+        match self.check.load_full().verify(password.expose_secret().as_bytes()) {
             Ok(matches) => matches,
             Err(error) => {
                 tracing::error!(%error, "password cannot be checked");
                 false
             }
         }
+    }
+
+    /// Gives the key file another password. Durable when this returns; a crash at any moment leaves a file
+    /// that opens with the old or with the new one. Nothing else of the wallet changes. Blocking: two key
+    /// derivations.
+    ///
+    /// # Errors
+    /// See [`ChangePasswordError`]; unless it says otherwise the old password still is the one.
+    pub fn change_password(
+        &self,
+        current: &SecretString,
+        new: &SecretString,
+    ) -> Result<(), ChangePasswordError> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.home.native {
+            return Err(ChangePasswordError::KeptFile);
+        }
+        let changed = password::change(&self.home.directory, self, current, new);
+        let (check, outcome) = match changed {
+            Ok(check) => (check, Ok(())),
+            Err(password::Failed { check: Some(check), error }) => (check, Err(error)),
+            Err(password::Failed { check: None, error }) => return Err(error),
+        };
+        self.check.store(Arc::new(check));
+        outcome
     }
 
     /// What another program's wallet file knew. Whoever opens the store records it once, and remembers

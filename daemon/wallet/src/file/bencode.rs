@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use zeroize::Zeroizing;
+
 /// Deepest nesting: a cached address in a wallet file is at depth 8.
 const MAX_DEPTH: u8 = 24;
 /// Most values in one document; a full address cache has some ten thousand.
@@ -181,28 +183,60 @@ fn shortest(digits: &str) -> bool {
         && (digits == "0" || !digits.starts_with('0'))
 }
 
-/// Writes a value; only tests need it, because nothing here writes legacy files.
-#[cfg(test)]
-pub(super) fn encode(value: &Value<'_>, out: &mut Vec<u8>) {
-    let push_bytes = |bytes: &[u8], out: &mut Vec<u8>| {
-        out.extend_from_slice(format!("{}:", bytes.len()).as_bytes());
-        out.extend_from_slice(bytes);
-    };
-    match value {
-        Value::Integer(number) => out.extend_from_slice(format!("i{number}e").as_bytes()),
-        Value::Bytes(bytes) => push_bytes(bytes, out),
-        Value::List(values) => {
-            out.push(b'l');
-            values.iter().for_each(|value| encode(value, out));
-            out.push(b'e');
+/// A value to write. Byte strings may be secrets and are erased on drop.
+#[derive(Debug, Clone)]
+pub(super) enum Node {
+    /// `i-12e`.
+    Integer(i64),
+    /// `4:text`.
+    Bytes(Zeroizing<Vec<u8>>),
+    /// `l..e`.
+    List(Vec<Self>),
+    /// `d..e`, written in ascending order of the raw keys as the format demands.
+    Dict(BTreeMap<Vec<u8>, Self>),
+}
+
+impl Node {
+    pub(super) fn bytes(bytes: &[u8]) -> Self {
+        Self::Bytes(Zeroizing::new(bytes.to_vec()))
+    }
+
+    pub(super) fn dict<K: Into<Vec<u8>>>(entries: impl IntoIterator<Item = (K, Self)>) -> Self {
+        Self::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
+    }
+
+    /// Writes the value behind what `out` holds. The buffer is sized first, so that growing it leaves
+    /// no copy of a secret behind.
+    pub(super) fn encode(&self, out: &mut Zeroizing<Vec<u8>>) {
+        let mut length = out.len();
+        self.write(&mut |bytes| length += bytes.len());
+        let mut sized = Zeroizing::new(Vec::with_capacity(length));
+        sized.extend_from_slice(out);
+        self.write(&mut |bytes| sized.extend_from_slice(bytes));
+        *out = sized;
+    }
+
+    fn write(&self, out: &mut impl FnMut(&[u8])) {
+        fn text(bytes: &[u8], out: &mut impl FnMut(&[u8])) {
+            out(format!("{}:", bytes.len()).as_bytes());
+            out(bytes);
         }
-        Value::Dict(dict) => {
-            out.push(b'd');
-            for (key, value) in dict {
-                push_bytes(key, out);
-                encode(value, out);
+        match self {
+            Self::Integer(number) => out(format!("i{number}e").as_bytes()),
+            Self::Bytes(bytes) => text(bytes, out),
+            Self::List(values) => {
+                out(b"l");
+                values.iter().for_each(|value| value.write(out));
+                out(b"e");
             }
-            out.push(b'e');
+            Self::Dict(dict) => {
+                out(b"d");
+                for (key, value) in dict {
+                    text(key, out);
+                    value.write(out);
+                }
+                out(b"e");
+            }
         }
     }
 }
@@ -253,50 +287,42 @@ mod tests {
         assert_eq!(parse(&many), Err(BencodeError::TooComplex));
     }
 
-    #[derive(Debug, Clone)]
-    enum Owned {
-        Integer(i64),
-        Bytes(Vec<u8>),
-        List(Vec<Self>),
-        Dict(BTreeMap<Vec<u8>, Self>),
-    }
-
-    fn borrow(owned: &Owned) -> Value<'_> {
-        match owned {
-            Owned::Integer(number) => Value::Integer(*number),
-            Owned::Bytes(bytes) => Value::Bytes(bytes),
-            Owned::List(values) => Value::List(values.iter().map(borrow).collect()),
-            Owned::Dict(dict) => Value::Dict(
+    fn borrow(node: &Node) -> Value<'_> {
+        match node {
+            Node::Integer(number) => Value::Integer(*number),
+            Node::Bytes(bytes) => Value::Bytes(bytes),
+            Node::List(values) => Value::List(values.iter().map(borrow).collect()),
+            Node::Dict(dict) => Value::Dict(
                 dict.iter().map(|(key, value)| (key.as_slice(), borrow(value))).collect(),
             ),
         }
     }
 
-    fn value() -> impl Strategy<Value = Owned> {
+    fn node() -> impl Strategy<Value = Node> {
         let leaf = prop_oneof![
-            any::<i64>().prop_map(Owned::Integer),
-            proptest::collection::vec(any::<u8>(), 0..20).prop_map(Owned::Bytes),
+            any::<i64>().prop_map(Node::Integer),
+            proptest::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| Node::bytes(&bytes)),
         ];
         leaf.prop_recursive(6, 40, 5, |inner| {
             prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..5).prop_map(Owned::List),
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Node::List),
                 proptest::collection::btree_map(
                     proptest::collection::vec(any::<u8>(), 0..5),
                     inner,
                     0..5
                 )
-                .prop_map(Owned::Dict),
+                .prop_map(Node::Dict),
             ]
         })
     }
 
     proptest! {
         #[test]
-        fn round_trips(owned in value()) {
-            let value = borrow(&owned);
-            let mut bytes = Vec::new();
-            encode(&value, &mut bytes);
-            prop_assert_eq!(parse(&bytes), Ok(value));
+        fn round_trips(node in node()) {
+            let mut bytes = Zeroizing::new(b"before".to_vec());
+            node.encode(&mut bytes);
+            let written = bytes.strip_prefix(b"before").expect("kept");
+            prop_assert_eq!(parse(written), Ok(borrow(&node)));
         }
 
         #[test]

@@ -29,7 +29,7 @@ pub(crate) const MAGIC_ENCRYPTED: &[u8; 8] = b"JMENCWLT";
 pub(crate) const MAGIC_CLEAR: &[u8; 8] = b"JMWALLET";
 
 /// The fixed cost of the reference: Argon2i, 1000 KiB, 500 passes, 4 lanes.
-const COST: Cost = Cost { memory_kib: 1000, time: 500, lanes: 4 };
+pub(super) const COST: Cost = Cost { memory_kib: 1000, time: 500, lanes: 4 };
 
 impl From<BencodeError> for FileError {
     fn from(error: BencodeError) -> Self {

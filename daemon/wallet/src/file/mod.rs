@@ -6,6 +6,7 @@
 
 mod bencode;
 pub(crate) mod jmdat;
+pub(crate) mod jmdat_export;
 pub(crate) mod kdf;
 pub(crate) mod native;
 pub(crate) mod ng;

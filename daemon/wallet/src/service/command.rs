@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use tokio::sync::oneshot;
 
 use super::{SendError, SendRequest, ServiceError};
+use crate::directory::ChangePasswordError;
 use crate::types::{Branch, Mixdepth};
 
 /// Where an answer goes. The task drops it when it ends, which the asker sees as "closed".
@@ -82,6 +83,11 @@ pub(super) enum Command {
         password: SecretString,
         reply: Reply<bool>,
     },
+    ChangePassword {
+        current: SecretString,
+        new: SecretString,
+        reply: Reply<(), ChangePasswordError>,
+    },
     Close {
         reply: oneshot::Sender<()>,
     },
@@ -101,6 +107,7 @@ impl std::fmt::Debug for Command {
             Self::Rescan { .. } => "Rescan",
             Self::Seed { .. } => "Seed",
             Self::VerifyPassword { .. } => "VerifyPassword",
+            Self::ChangePassword { .. } => "ChangePassword",
             Self::Close { .. } => "Close",
         })
     }

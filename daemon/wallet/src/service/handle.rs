@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::command::{Command, Reply};
 use super::{SendError, SendRequest, SentTransaction, ServiceError, WalletEvent, send};
 use crate::chain::ChainSource;
+use crate::directory::ChangePasswordError;
 use crate::policy::WalletPolicy;
 use crate::snapshot::Snapshot;
 use crate::types::{Branch, Mixdepth};
@@ -175,6 +176,21 @@ impl WalletHandle {
     /// [`ServiceError::Closed`].
     pub async fn verify_password(&self, password: SecretString) -> Result<bool, ServiceError> {
         self.ask(|reply| Command::VerifyPassword { password, reply }).await
+    }
+
+    /// Gives the wallet file another password; see [`OpenedKeys::change_password`]. Costs two key
+    /// derivations on a thread of its own, and the wallet goes on meanwhile.
+    ///
+    /// # Errors
+    /// See [`ChangePasswordError`].
+    ///
+    /// [`OpenedKeys::change_password`]: crate::directory::OpenedKeys::change_password
+    pub async fn change_password(
+        &self,
+        current: SecretString,
+        new: SecretString,
+    ) -> Result<(), ChangePasswordError> {
+        self.ask(|reply| Command::ChangePassword { current, new, reply }).await
     }
 
     /// Locks the wallet: stores everything, erases the keys, releases the locks on its files. When this

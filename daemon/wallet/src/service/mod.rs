@@ -2,6 +2,7 @@
 
 mod announce;
 mod command;
+mod export;
 mod freeze;
 mod handle;
 mod open;
@@ -20,6 +21,7 @@ use crate::chain::ChainError;
 use crate::policy::TxFees;
 use crate::types::{Keychain, Mixdepth};
 
+pub(crate) use export::export_of;
 pub use handle::{OpenOptions, WalletHandle};
 
 /// A plain payment (`spec/wallet.md` 8.3).

@@ -50,7 +50,7 @@ impl WalletHandle {
 }
 
 /// Index of all scripts that exist whatever happened: branches without scripts, bonds, imported keys.
-fn empty_index(keys: &OpenedKeys) -> Result<(JmIndex, Xpubs), ServiceError> {
+pub(super) fn empty_index(keys: &OpenedKeys) -> Result<(JmIndex, Xpubs), ServiceError> {
     let master = keys.master();
     let nested = keys.wallet_type() == WalletType::NestedSegwit;
     let mut index = JmIndex::default();
@@ -72,7 +72,7 @@ fn empty_index(keys: &OpenedKeys) -> Result<(JmIndex, Xpubs), ServiceError> {
 }
 
 /// Stored chain data and the graph made of it. Data of another chain is dropped: it can be fetched again.
-fn load_graph(
+pub(super) fn load_graph(
     keys: &OpenedKeys,
     store: &mut dyn Store,
     index: JmIndex,
@@ -92,7 +92,7 @@ fn load_graph(
 
 /// Facts of another program's file that were not taken over yet, and the end of discovery for a wallet
 /// that was made a moment ago.
-fn first_facts(keys: &OpenedKeys, store: &dyn Store, fresh: bool) -> Vec<Fact> {
+pub(super) fn first_facts(keys: &OpenedKeys, store: &dyn Store, fresh: bool) -> Vec<Fact> {
     let mut facts = Vec::new();
     if let Some(legacy) = keys.legacy()
         && !store.facts().imported

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::command::{Command, Outcome, Reply};
 use super::state::State;
 use crate::chain::WatchEvent;
+use crate::directory::OpenedKeys;
 
 /// News that are taken together before the snapshot is rebuilt.
 const EVENTS_AT_ONCE: usize = 64;
@@ -130,23 +131,34 @@ impl State {
                 answer(reply, Ok((self.keys.phrase(), extension)));
             }
             Command::VerifyPassword { password, reply } => self.verify_password(password, reply),
+            Command::ChangePassword { current, new, reply } => {
+                self.with_keys(reply, move |keys| keys.change_password(&current, &new));
+            }
             Command::Close { reply } => drop(reply),
         }
     }
 
-    /// Checks a password on a thread of its own: the wallet must not stand still meanwhile.
     fn verify_password(&mut self, password: SecretString, reply: Reply<bool>) {
+        self.with_keys(reply, move |keys| Ok(keys.verify_password(&password)));
+    }
+
+    /// Derives keys from passwords on a thread of its own: the wallet must not stand still meanwhile.
+    fn with_keys<T: Send + 'static, E: Send + 'static>(
+        &mut self,
+        reply: Reply<T, E>,
+        work: impl FnOnce(&OpenedKeys) -> Result<T, E> + Send + 'static,
+    ) {
         self.checks.retain(|check| !check.is_finished());
         let keys = self.keys.clone();
         let check = thread::Builder::new().name("password".to_owned()).spawn(move || {
-            let matches = keys.verify_password(&password);
+            let outcome = work(&keys);
             drop(keys);
-            answer(reply, Ok(matches));
+            answer(reply, outcome);
         });
         match check {
             Ok(check) => self.checks.push(check),
             // The reply is dropped with the closure: the caller hears "closed".
-            Err(error) => tracing::error!(%error, "no thread for checking a password"),
+            Err(error) => tracing::error!(%error, "no thread for working with a password"),
         }
     }
 }

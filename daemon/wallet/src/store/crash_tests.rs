@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bdk_wallet::bitcoin::BlockHash;
 use bdk_wallet::bitcoin::hashes::Hash;
 
-use super::disk::{Disk, read_range};
+use super::disk::{Disk, read_range, replace};
 use super::durable::DurableStore;
 use super::journal::{self, Condition, Journal};
 use super::seal::Keys;
@@ -126,6 +126,36 @@ fn snapshot_file_is_old_or_new_after_a_crash_at_every_write() {
         }
         if !happened {
             assert!(at > 5, "only {at} operations: the test lost its subject");
+            break;
+        }
+    }
+}
+
+/// Key files are replaced this way when their password changes: with the old or the new one, the wallet
+/// must open.
+#[test]
+fn key_file_is_old_or_new_after_a_crash_at_every_write() {
+    let (temporary, target) = (Path::new("/.w.jmdat.tmp"), Path::new("/w.jmdat"));
+    let (old, new) = ([1_u8; 900], [2_u8; 1100]);
+    for at in 0.. {
+        let mut happened = false;
+        for seed in 0..40 {
+            for fault in [Fault::PowerCut, Fault::Once] {
+                let disk = SimDisk::new(seed);
+                replace(&disk, temporary, target, &old).expect("works");
+                disk.break_at(at, fault);
+                let done = replace(&disk, temporary, target, &new).is_ok();
+                happened |= disk.broke();
+                disk.restart();
+                let file = disk.open(target).expect("opens").expect("a wallet file never vanishes");
+                let found = read_range(file.as_ref(), 0, 1 << 20).expect("reads");
+                assert!(found == new || (!done && found == old), "operation {at}, seed {seed}");
+                // A temporary file that was left behind is in nobody's way.
+                replace(&disk, temporary, target, &new).expect("works again");
+            }
+        }
+        if !happened {
+            assert_eq!(at, 5, "create, write, sync, rename, sync of the directory");
             break;
         }
     }

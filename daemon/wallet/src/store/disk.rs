@@ -105,6 +105,25 @@ impl Disk for RealDisk {
     }
 }
 
+/// Writes `temporary` and puts it in the place of `target`: after a crash at any moment one of both
+/// contents is whole under the name, and after success it is the new one. Both are in one directory.
+///
+/// # Errors
+/// The file system refused. The old content still has the name, unless the last step failed: making the
+/// new name durable.
+pub(super) fn replace(
+    disk: &dyn Disk,
+    temporary: &Path,
+    target: &Path,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let mut file = disk.create(temporary)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync()?;
+    disk.rename(temporary, target)?;
+    disk.sync_parent(target)
+}
+
 /// The directory that holds `path`.
 pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {

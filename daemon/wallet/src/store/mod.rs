@@ -271,6 +271,15 @@ pub struct StorePaths {
     pub snapshot: std::path::PathBuf,
 }
 
+/// Puts new content in the place of a small file, durably: see [`disk::replace`].
+pub(crate) fn replace_file(
+    temporary: &std::path::Path,
+    target: &std::path::Path,
+    bytes: &[u8],
+) -> std::io::Result<()> {
+    disk::replace(&disk::RealDisk, temporary, target, bytes)
+}
+
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
