@@ -7,7 +7,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use joinery_wallet::chain::ChainSource;
-use joinery_wallet::directory::{CreateError, OpenError, OpenedKeys, WalletName};
+use joinery_wallet::directory::{
+    ChangePasswordError, CreateError, OpenError, OpenedKeys, WalletName,
+};
 use joinery_wallet::service::{OpenOptions, ServiceError, WalletEvent, WalletHandle};
 use joinery_wallet::store::StoreError;
 use joinery_wallet::types::WalletType;
@@ -207,6 +209,36 @@ impl AppState {
         .await
     }
 
+    /// Gives the loaded wallet another password and ends all tokens. Guessing the current one is slowed down
+    /// as at an unlock: a token may be stolen.
+    pub(crate) async fn change_password(
+        self: &Arc<Self>,
+        name: String,
+        current: SecretString,
+        new: SecretString,
+    ) -> Result<TokenPair, ApiError> {
+        let app = Arc::clone(self);
+        detached(self, async move {
+            let attempt = app.throttle.attempt().await?;
+            let _turn = app.lifecycle.lock().await;
+            let wallet = app.loaded(&name)?;
+            let outcome = wallet.handle.change_password(current, new).await;
+            match &outcome {
+                Ok(()) | Err(ChangePasswordError::NotDurable(_)) => attempt.succeeded(),
+                Err(ChangePasswordError::WrongPassword) => attempt.failed(),
+                Err(_) => {}
+            }
+            if matches!(outcome, Ok(()) | Err(ChangePasswordError::NotDurable(_))) {
+                let epoch = app.tokens.reset(Some(&name));
+                app.hub.publish(News::KeysReset(epoch));
+            }
+            outcome?;
+            tracing::info!(wallet = name, "password changed");
+            Ok(app.tokens.login())
+        })
+        .await
+    }
+
     /// Puts a wallet into place, out of which the one before it is taken first.
     async fn load(
         &self,
@@ -315,6 +347,29 @@ impl From<OpenError> for ApiError {
             }
             OpenError::InUse => Self::LockExists,
             OpenError::WrongPassword => Self::InvalidCredentials,
+            error => storage_failed(&error),
+        }
+    }
+}
+
+impl From<ChangePasswordError> for ApiError {
+    fn from(error: ChangePasswordError) -> Self {
+        match error {
+            ChangePasswordError::WrongPassword => Self::InvalidCredentials,
+            ChangePasswordError::EmptyPassword => Self::invalid("new_password"),
+            ChangePasswordError::KeptFile => Self::invalid_because(
+                "walletname",
+                "kept_wallet_file",
+                "the wallet file is another program's and kept as it is; change its password there",
+            ),
+            ChangePasswordError::Closed => Self::NoWallet("locked_meanwhile"),
+            ChangePasswordError::NotDurable(_) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the new password counts, but may be forgotten in a power cut"
+                );
+                Self::Internal("password_not_durable")
+            }
             error => storage_failed(&error),
         }
     }

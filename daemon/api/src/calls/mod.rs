@@ -3,6 +3,7 @@
 mod address_label;
 mod address_new;
 mod address_timelock;
+mod change_password;
 mod config;
 mod configget;
 mod configset;

@@ -6,9 +6,9 @@ use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::{
-    address_label, address_new, address_timelock, config, configget, configset, create,
-    direct_send, display, estimate_fee, fees, fidelity_bonds, freeze, freeze_batch, getinfo,
-    getrescaninfo, getseed, health, history, jam, listwallets, lock, logout, maker_start,
+    address_label, address_new, address_timelock, change_password, config, configget, configset,
+    create, direct_send, display, estimate_fee, fees, fidelity_bonds, freeze, freeze_batch,
+    getinfo, getrescaninfo, getseed, health, history, jam, listwallets, lock, logout, maker_start,
     maker_stop, obwatch, openapi, recover, rescan, session, signmessage, taker_coinjoin,
     taker_schedule, taker_status, taker_stop, token, tumbler, unlock, utxos, yieldgen_report,
 };
@@ -58,6 +58,7 @@ fn wallet() -> Routes {
         .route("/address/timelock/new/{lockdate}", get(address_timelock::handle))
         .route("/address/label", post(address_label::handle))
         .route("/getseed", get(getseed::handle))
+        .route("/change-password", post(change_password::handle))
         .route("/freeze", post(freeze::handle))
         .route("/freeze-batch", post(freeze_batch::handle))
         .route("/fidelity-bonds", get(fidelity_bonds::handle))

@@ -74,12 +74,22 @@ impl Rig {
         chain: Arc<dyn ChainSource>,
         change: impl FnOnce(&mut ApiConfig),
     ) -> Self {
+        let wallets = dir.path().join("wallets");
+        let directory = WalletDirectory::new(wallets, network, KdfParams::lightest()).unwrap();
+        Self::in_wallets(dir, directory, chain, change)
+    }
+
+    /// The directory is somewhere below `dir`.
+    pub(crate) fn in_wallets(
+        dir: tempfile::TempDir,
+        directory: WalletDirectory,
+        chain: Arc<dyn ChainSource>,
+        change: impl FnOnce(&mut ApiConfig),
+    ) -> Self {
         let clock = ManualClock::new(NOW);
         let mut config = ApiConfig { clock: clock.clock(), ..ApiConfig::new("0.1.0-test") };
         change(&mut config);
-        let wallets = dir.path().join("wallets");
-        let directory = WalletDirectory::new(wallets, network, KdfParams::lightest()).unwrap();
-        let settings = Settings::volatile(network, Sections::new());
+        let settings = Settings::volatile(directory.network(), Sections::new());
         let app = AppState::new(config, directory, chain, settings);
         let router = router(&app);
         Self { app, clock, dir, router }

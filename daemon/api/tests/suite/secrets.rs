@@ -64,6 +64,7 @@ fn no_secrets_in_logs() {
 /// A whole visit; what must not be in the log.
 async fn flow() -> Vec<String> {
     const PASSWORD: &str = "planted-password-1742";
+    const NEW: &str = "planted-new-password-1746";
     const WRONG: &str = "planted-wrong-password-1743";
     const EXTENSION: &str = "planted-extension-1744";
     const MESSAGE: &str = "planted-message-1745";
@@ -90,11 +91,13 @@ async fn flow() -> Vec<String> {
     rig.unlock(WALLET, WRONG).await.expect(401);
     rig.wallet_get(&second, "/lock").await.expect(200);
     let third = Login::of(&rig.unlock(WALLET, PASSWORD).await.json());
+    let change = json!({"password": PASSWORD, "new_password": NEW});
+    let third = Login::of(&rig.wallet_post(&third, "/change-password", &change).await.json());
     rig.session(&third).await;
     rig.get("/api/v1/session").token(&first.access).send().await.expect(401);
     rig.app.shutdown().await;
     let mut secrets: Vec<String> =
-        [PASSWORD, WRONG, EXTENSION, MESSAGE, "abandon", "planted"].map(String::from).into();
+        [PASSWORD, NEW, WRONG, EXTENSION, MESSAGE, "abandon", "planted"].map(String::from).into();
     for login in [first, second, third] {
         // The claims are enough to recognise a token by.
         for token in [login.access, login.refresh] {
