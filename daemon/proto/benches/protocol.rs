@@ -75,7 +75,7 @@ fn bare_ecdsa_verify(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn podle_generate(bencher: Bencher<'_, '_>) {
-    let (key, coin) = (key(1), outpoint(1));
+    let (key, coin) = (key(1).keypair(secp()), outpoint(1));
     bencher
         .counter(ItemsCount::new(1_u32))
         .bench(|| Proof::generate(black_box(&key), black_box(&coin), 0));
@@ -83,7 +83,7 @@ fn podle_generate(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn podle_verify(bencher: Bencher<'_, '_>) {
-    let proof = Proof::generate(&key(1), &outpoint(1), 0);
+    let proof = Proof::generate(&key(1).keypair(secp()), &outpoint(1), 0);
     let commitment = proof.commitment();
     bencher
         .counter(ItemsCount::new(1_u32))

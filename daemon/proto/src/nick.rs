@@ -35,7 +35,12 @@ impl Nick {
     #[must_use]
     pub fn from_public_key(key: &PublicKey) -> Self {
         // `Display` of a compressed public key is its 66 lower-case hex characters.
-        let hash = sha256::Hash::hash(key.to_string().as_bytes()).to_byte_array();
+        Self::from_key_text(&key.to_string())
+    }
+
+    /// The nick of the key with these 66 lower-case hex characters.
+    pub(crate) fn from_key_text(key: &str) -> Self {
+        let hash = sha256::Hash::hash(key.as_bytes()).to_byte_array();
         let mut nick = [NICK_PADDING; NICK_LENGTH];
         let encoded = base58::encode(hash.get(..NICK_HASH_LENGTH).unwrap_or(&hash));
         let text = NICK_PREFIX.iter().chain(encoded.as_bytes().iter().take(NICK_MAX_ENCODED));

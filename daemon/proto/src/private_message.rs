@@ -156,11 +156,11 @@ impl<'a> UnverifiedMessage<'a> {
     /// # Errors
     /// [`DropReason::Key`], [`DropReason::Signature`] or [`DropReason::ForeignKey`].
     pub fn verify(&self, from: &Nick, hostid: &str) -> Result<PrivateMessage<'a>, DropReason> {
-        let key: PublicKey = self.key_text.parse().map_err(|_| DropReason::Key)?;
-        // The nick is cheaper than the signature.
-        if Nick::from_public_key(&key) != *from {
+        // The nick is cheaper than the key, and the key than the signature.
+        if Nick::from_key_text(self.key_text) != *from {
             return Err(DropReason::ForeignKey);
         }
+        let key: PublicKey = self.key_text.parse().map_err(|_| DropReason::Key)?;
         let signed = |hostid: &str| [self.payload, hostid].concat();
         match signature::verify(signed(hostid).as_bytes(), self.signature, &key) {
             // IRC network names differ in case between what servers say and what reference peers sign.

@@ -108,6 +108,7 @@ impl Home {
 
 impl Drop for Home {
     /// A failed test shows what its daemons said.
+    #[expect(clippy::print_stderr, reason = "the output of a failed test is read by people")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the log of the daemon:\n{}", self.log_text());

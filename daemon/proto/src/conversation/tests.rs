@@ -72,7 +72,11 @@ struct Pair {
 impl Pair {
     fn new() -> (Self, Vec<TakerOutput>) {
         let taker_coin = coin(1, 2_000_000);
-        let proof = Proof::generate(taker_coin.secret_key(), &taker_coin.outpoint, 0);
+        let proof = Proof::generate(
+            &taker_coin.secret_key().keypair(crate::secp()),
+            &taker_coin.outpoint,
+            0,
+        );
         let commitment = proof.commitment();
         let revelation =
             Revelation { utxo: WireUtxo::plain(taker_coin.outpoint), proof }.to_string();

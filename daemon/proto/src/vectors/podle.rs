@@ -86,7 +86,7 @@ fn proofs_are_equal_byte_for_byte() {
             Some(nonce) => {
                 Proof::generate_with_nonce(&key, &nonce.parse().unwrap(), case.index).unwrap()
             }
-            None => Proof::generate(&key, &utxo.outpoint, case.index),
+            None => Proof::generate(&key.keypair(crate::secp()), &utxo.outpoint, case.index),
         };
         assert_eq!(proof.p.to_string(), case.p, "case {number}");
         assert_eq!(proof.p2.to_string(), case.p2, "case {number}");
