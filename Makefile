@@ -87,4 +87,4 @@ demo: PACKAGES := $(filter-out chromium,$(PACKAGES)) curl
 demo: deps tools
 	cargo build --locked --release -p joineryd
 	cargo build --locked -p joinery-testkit --bin regtest
-	daemon/joineryd/demo.sh target/release/joineryd target/debug/regtest
+	built=$${CARGO_TARGET_DIR:-target}; daemon/joineryd/demo.sh "$$built/release/joineryd" "$$built/debug/regtest"

@@ -74,7 +74,8 @@ async fn run(
                     state.send_again_on_block();
                 }
                 None => {
-                    tracing::warn!("the chain backend ended; the wallet gets no more news");
+                    // Ordinary when another wallet is opened in place of this one.
+                    tracing::info!("the chain backend watches for this wallet no more");
                     engine_lives = false;
                 }
             },
