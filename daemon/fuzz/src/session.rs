@@ -67,7 +67,7 @@ impl<'a> Script<'a> {
 }
 
 fn key(byte: u8) -> SecretKey {
-    SecretKey::from_slice(&[byte.max(1); 32]).expect("below the group order")
+    SecretKey::from_slice(&[byte.clamp(1, 0xfe); 32]).expect("below the group order")
 }
 
 fn coin(byte: u8, value: u64) -> OwnCoin {
@@ -178,7 +178,11 @@ pub fn maker(data: &[u8]) -> bool {
     let taker_coin = coin(1, 2_000_000);
     let maker_coins = [coin(2, 3_000_000), coin(3, 500_000)];
     let input_value: u64 = maker_coins.iter().map(|coin| coin.value).sum();
-    let proof = Proof::generate(&taker_coin.secret_key().keypair(joinery_proto::secp()), &taker_coin.outpoint, script.byte() % 4);
+    let proof = Proof::generate(
+        &taker_coin.secret_key().keypair(joinery_proto::secp()),
+        &taker_coin.outpoint,
+        script.byte() % 4,
+    );
     let commitment = proof.commitment();
     let revelation = Revelation { utxo: WireUtxo::plain(taker_coin.outpoint), proof }.to_string();
 
@@ -315,7 +319,11 @@ pub fn taker(data: &[u8]) -> bool {
     let mut script = Script(data);
     let taker_coin = coin(1, 2_000_000);
     let maker_coins = [coin(2, 3_000_000), coin(3, 500_000)];
-    let proof = Proof::generate(&taker_coin.secret_key().keypair(joinery_proto::secp()), &taker_coin.outpoint, 0);
+    let proof = Proof::generate(
+        &taker_coin.secret_key().keypair(joinery_proto::secp()),
+        &taker_coin.outpoint,
+        0,
+    );
     let commitment = proof.commitment();
     let revelation = Revelation { utxo: WireUtxo::plain(taker_coin.outpoint), proof }.to_string();
     let taker_secret = || NaclSecretKey::from_bytes([3; 32]);
