@@ -35,6 +35,23 @@ impl Budget {
         enough
     }
 
+    /// When `count` will be there if nothing is taken until then; `now` when they are there. More than the
+    /// burst never come together: the answer is then for the full bucket.
+    #[must_use]
+    pub fn ready_at(&self, count: u32, now: Duration) -> Duration {
+        let mut later = *self;
+        later.refill(now);
+        let missing = f64::from(count).min(self.burst) - later.left;
+        if missing <= 0.0 {
+            return now;
+        }
+        // A rate of nothing means never; the nanosecond makes up for what the division rounds down.
+        Duration::try_from_secs_f64(missing / self.per_second)
+            .ok()
+            .and_then(|wait| now.checked_add(wait)?.checked_add(Duration::from_nanos(1)))
+            .unwrap_or(Duration::MAX)
+    }
+
     fn refill(&mut self, now: Duration) {
         // A clock that went back gives nothing.
         let passed = now.saturating_sub(self.at);
@@ -58,5 +75,14 @@ mod tests {
         assert!(!budget.take(at(100)), "a clock that goes back gives nothing");
         assert!(budget.take_many(3, at(60_000)));
         assert!(!budget.take_many(4, at(600_000)), "never more than the burst");
+        let mut budget = Budget::new(3.0, 2);
+        assert!(budget.take_many(2, at(0)));
+        let ready = budget.ready_at(1, at(0));
+        assert!(ready > at(333) && ready < at(334), "{ready:?}");
+        assert!(budget.take(ready));
+        assert_eq!(Budget::new(0.0, 1).ready_at(2, at(5)), at(5));
+        let mut empty = Budget::new(0.0, 1);
+        assert!(empty.take(at(0)));
+        assert_eq!(empty.ready_at(1, at(0)), Duration::MAX);
     }
 }

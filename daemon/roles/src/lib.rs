@@ -3,4 +3,5 @@
 //! thousands of them under a seeded scheduler (`spec/roles.md`, `spec/protocol.md` 4, 5, 13 to 15).
 
 pub mod budget;
+pub mod channel;
 pub mod event;
