@@ -10,7 +10,7 @@ use joinery_wallet::chain::ChainSource;
 use joinery_wallet::directory::{
     ChangePasswordError, CreateError, OpenError, OpenedKeys, WalletName,
 };
-use joinery_wallet::service::{OpenOptions, ServiceError, WalletEvent, WalletHandle};
+use joinery_wallet::service::{OpenOptions, PRUNE_ABOVE, ServiceError, WalletEvent, WalletHandle};
 use joinery_wallet::store::StoreError;
 use joinery_wallet::types::WalletType;
 use secrecy::{ExposeSecret, SecretString};
@@ -90,6 +90,7 @@ impl AppState {
             min_gap: None,
             fresh: false,
             recovered: false,
+            prune_above: PRUNE_ABOVE,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::durable;
 use crate::exit::{Exit, Failure, OrExit};
 use crate::listen::{Admission, DRAIN, Listener};
 use crate::supervise::Supervisor;
-use crate::{logging, systemd, wiring};
+use crate::{harden, logging, systemd, wiring};
 
 /// Threads of the runtime. One would do for the load of a household; the second keeps the API answering while
 /// the first is in a long computation.
@@ -68,6 +68,13 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
             board_socket = config.board_socket.as_ref().map(|path| path.display().to_string()),
             "set, but not used by this version"
         );
+    }
+    match harden::keep_out_of_swap() {
+        Ok(()) => tracing::debug!("memory is kept out of swap space"),
+        Err(error) => tracing::warn!(
+            %error,
+            "memory cannot be kept out of swap space, and with it keys and passwords; with systemd set LimitMEMLOCK=infinity"
+        ),
     }
     let certificate = if config.http.tls {
         let made = Certificate::load_or_make(&directory.ssl(), &config.http);

@@ -10,6 +10,7 @@ use bdk_wallet::chain::{
 };
 
 use super::JmIndex;
+use super::pruned::Pruned;
 use crate::path::ScriptPlace;
 
 /// The blocks of the local chain by height.
@@ -97,6 +98,7 @@ impl Canonical {
     pub(super) fn compute(
         txs: &TxGraph<ConfirmationBlockTime>,
         index: &JmIndex,
+        pruned: &Pruned,
         blocks: &Blocks,
         tip: BlockId,
     ) -> Self {
@@ -111,7 +113,9 @@ impl Canonical {
         let mut coins = Vec::new();
         for (place, outpoint) in index.outpoints() {
             let Some(position) = positions.get(&outpoint.txid) else { continue };
-            if txs.outspends(outpoint).iter().any(|txid| positions.contains_key(txid)) {
+            if pruned.is_spent(&outpoint)
+                || txs.outspends(outpoint).iter().any(|txid| positions.contains_key(txid))
+            {
                 continue;
             }
             let Some((_, txout)) = index.txout(outpoint) else { continue };

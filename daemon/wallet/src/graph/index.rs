@@ -97,6 +97,28 @@ impl JmIndex {
         self.inner.insert_spk(place, script);
     }
 
+    /// The same branches and fixed scripts without ranged scripts, indexes and transactions: what
+    /// everything stored can be loaded into.
+    pub(crate) fn emptied(&self) -> Self {
+        let mut empty = Self { keychains: self.keychains.clone(), ..Self::default() };
+        for (keychain, branch) in &self.ranged {
+            let branch = Ranged { derived: 0, next_unused: 0, paid: 0, ..branch.clone() };
+            empty.ranged.insert(*keychain, branch);
+        }
+        for (place, script) in self.inner.all_spks() {
+            if !matches!(place, ScriptPlace::Ranged { .. }) {
+                empty.inner.insert_spk(*place, script.clone());
+            }
+        }
+        empty
+    }
+
+    /// Takes note that a place was paid by a transaction that is not in the graph any more.
+    pub(crate) fn note_paid_before(&mut self, place: ScriptPlace) {
+        // The indexes that follow from it were stored with it.
+        self.note_paid(place, &mut ChangeSet::default());
+    }
+
     /// The branches.
     pub(crate) fn keychains(&self) -> impl Iterator<Item = Keychain> + '_ {
         self.ranged.keys().copied()

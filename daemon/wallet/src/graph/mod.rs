@@ -5,6 +5,7 @@
 
 mod canonical;
 mod index;
+mod pruned;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -22,10 +23,12 @@ use crate::types::Keychain;
 
 pub(crate) use canonical::{Canonical, Position, RawCoin};
 pub(crate) use index::{INDEX_LIMIT, JmIndex};
+use pruned::Pruned;
+pub use pruned::PrunedTx;
 
 /// Stored chain data belongs to another chain.
 #[derive(Debug, thiserror::Error)]
-#[error("stored chain data does not start at the genesis block of this network")]
+#[error("stored chain data is of another chain than that of this network")]
 pub(crate) struct ForeignChain;
 
 /// Chain, transactions and scripts of one wallet.
@@ -35,6 +38,7 @@ pub(crate) struct WalletGraph {
     /// The same blocks as `chain`: BDK walks a list for each question, which is quadratic in sum.
     blocks: canonical::Blocks,
     graph: IndexedTxGraph<ConfirmationBlockTime, JmIndex>,
+    pruned: Pruned,
 }
 
 impl WalletGraph {
@@ -54,14 +58,27 @@ impl WalletGraph {
         for checkpoint in chain.iter_checkpoints() {
             blocks.insert(checkpoint.height(), checkpoint.hash());
         }
+        let blocks = canonical::Blocks(blocks);
+        // What was set aside was final; if it is not, nothing that follows from it can be relied upon.
+        if data.pruned.values().any(|tx| !blocks.holds(tx.block)) {
+            return Err(ForeignChain);
+        }
         let mut graph = IndexedTxGraph::new(index);
         graph.apply_changeset(data.graph);
-        Ok(Self { chain, blocks: canonical::Blocks(blocks), graph })
+        let pruned = Pruned::new(data.pruned, &graph.index);
+        for place in pruned.places() {
+            graph.index.note_paid_before(place);
+        }
+        Ok(Self { chain, blocks, graph, pruned })
     }
 
     /// Everything, for compaction and for the change that creates an empty store.
     pub(crate) fn everything(&self) -> ChainData {
-        ChainData { chain: self.chain.initial_changeset(), graph: self.graph.initial_changeset() }
+        ChainData {
+            chain: self.chain.initial_changeset(),
+            graph: self.graph.initial_changeset(),
+            pruned: self.pruned.txs.clone(),
+        }
     }
 
     pub(crate) fn index(&self) -> &JmIndex {
@@ -121,6 +138,7 @@ impl WalletGraph {
             alters |=
                 hash.is_some_and(|hash| stale_anchors.contains(&BlockId { height: *height, hash }));
         }
+        self.pruned.leave_out(&mut txs);
         // Index all first: one may spend what another one of the same update pays us.
         let mut indexer = <JmIndex as Indexer>::ChangeSet::default();
         for tx in &txs.txs {
@@ -143,7 +161,7 @@ impl WalletGraph {
         let mut graph = self.graph.apply_update(txs);
         alters |= !graph.tx_graph.is_empty() || !indexer.is_empty();
         graph.indexer.merge(indexer);
-        Ok((ChainData { chain, graph }, alters))
+        Ok((ChainData { chain, graph, ..ChainData::default() }, alters))
     }
 
     fn concerns_us(&self, tx: &Transaction) -> bool {
@@ -218,7 +236,8 @@ impl WalletGraph {
 
     /// What counts now.
     pub(crate) fn canonical(&self) -> Canonical {
-        Canonical::compute(self.txs(), self.index(), &self.blocks, self.chain.tip().block_id())
+        let tip = self.chain.tip().block_id();
+        Canonical::compute(self.txs(), self.index(), &self.pruned, &self.blocks, tip)
     }
 
     /// The block in which a transaction is proven to be.

@@ -18,7 +18,7 @@ pub(crate) fn export_of<'a>(
     store: &mut dyn Store,
 ) -> Result<Export<'a>, ServiceError> {
     let (index, _) = empty_index(keys)?;
-    let (graph, _) = load_graph(keys, store, index)?;
+    let graph = load_graph(keys, store, index)?.graph;
     let mut facts = store.facts().clone();
     // What a foreign file knew counts even if the wallet never ran since.
     first_facts(keys, store, false).iter().for_each(|fact| facts.apply(fact));

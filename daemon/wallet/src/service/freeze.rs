@@ -80,6 +80,11 @@ impl Rules<'_> {
     fn was_used_before(&self, coin: &RawCoin) -> bool {
         let own = coin.outpoint.txid;
         let Some(own_order) = self.order(coin.place, own) else { return false };
+        // What was set aside is far below every coin that is new.
+        let (height, ..) = own_order;
+        if self.graph.pruned_heights(coin.place).iter().any(|paid| *paid < height) {
+            return true;
+        }
         let payers = self.graph.index().outpoints_of(coin.place).map(|outpoint| outpoint.txid);
         payers
             .filter(|txid| *txid != own)

@@ -18,6 +18,10 @@ use crate::types::{Branch, Mixdepth};
 /// Events that a slow listener may be behind before it loses some.
 pub(super) const EVENT_QUEUE: usize = 256;
 
+/// Transactions in the graph above which finished ones are set aside when the store is compacted
+/// (`spec/wallet.md` 13.9).
+pub const PRUNE_ABOVE: usize = 20_000;
+
 /// What a handle and the wallet task share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -42,6 +46,8 @@ pub struct OpenOptions {
     pub fresh: bool,
     /// The wallet was recovered from its words a moment ago: everything is to discover.
     pub recovered: bool,
+    /// Transactions in the graph above which finished ones are set aside; [`PRUNE_ABOVE`] but for tests.
+    pub prune_above: usize,
 }
 
 /// An opened wallet. Clones are the same wallet; after [`WalletHandle::close`] on any of them, or after

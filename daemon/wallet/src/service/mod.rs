@@ -22,7 +22,7 @@ use crate::policy::TxFees;
 use crate::types::{Keychain, Mixdepth};
 
 pub(crate) use export::export_of;
-pub use handle::{OpenOptions, WalletHandle};
+pub use handle::{OpenOptions, PRUNE_ABOVE, WalletHandle};
 
 /// A plain payment (`spec/wallet.md` 8.3).
 #[derive(Debug, Clone)]

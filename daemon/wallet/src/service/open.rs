@@ -71,23 +71,32 @@ pub(super) fn empty_index(keys: &OpenedKeys) -> Result<(JmIndex, Xpubs), Service
     Ok((index, xpubs))
 }
 
-/// Stored chain data and the graph made of it. Data of another chain is dropped: it can be fetched again.
+/// The graph made of stored chain data.
+pub(super) struct LoadedGraph {
+    pub(super) graph: WalletGraph,
+    pub(super) statuses: Statuses,
+    /// Nothing was stored, or it could not be used.
+    pub(super) empty: bool,
+}
+
+/// Loads stored chain data. Data of another chain is dropped: it can be fetched again.
 pub(super) fn load_graph(
     keys: &OpenedKeys,
     store: &mut dyn Store,
     index: JmIndex,
-) -> Result<(WalletGraph, Statuses), ServiceError> {
+) -> Result<LoadedGraph, ServiceError> {
     let genesis = genesis_block(keys.network().bitcoin()).block_hash();
     let (data, statuses) = store.load_chain()?;
+    let empty = data == ChainData::default();
     let spare = index.clone();
     if let Ok(graph) = WalletGraph::load(genesis, index, data) {
-        return Ok((graph, statuses));
+        return Ok(LoadedGraph { graph, statuses, empty });
     }
     tracing::error!("stored chain data belongs to another chain and is fetched again");
     let graph = WalletGraph::load(genesis, spare, ChainData::default())
         .expect("an empty chain starts at the genesis block it is given");
     store.compact(&graph.everything())?;
-    Ok((graph, Statuses::default()))
+    Ok(LoadedGraph { graph, statuses: Statuses::default(), empty: true })
 }
 
 /// Facts of another program's file that were not taken over yet, and the end of discovery for a wallet
@@ -123,7 +132,9 @@ fn load(
     commands: mpsc::WeakUnboundedSender<Command>,
 ) -> Result<(State, WatchStart), ServiceError> {
     let (index, xpubs) = empty_index(&keys)?;
-    let (mut graph, statuses) = load_graph(&keys, store.as_mut(), index)?;
+    let LoadedGraph { mut graph, statuses, empty } = load_graph(&keys, store.as_mut(), index)?;
+    // Bonds that were found and not handed out are known from the chain alone.
+    let lost = empty && !options.fresh;
     let facts = first_facts(&keys, store.as_ref(), options.fresh);
     if !facts.is_empty() {
         store.record(&facts)?;
@@ -147,7 +158,7 @@ fn load(
         &graph,
         keys.wallet_type(),
         &store.facts().bonds,
-        discovering || options.recovered,
+        discovering || options.recovered || lost,
     );
     let imported: Vec<ScriptPlace> = keys.master().imported().places().collect();
     let (mut start, derived) = sync::start(&mut graph, &mut sync, imported.into_iter(), bonds);
@@ -156,7 +167,9 @@ fn load(
     let policy = options.policy.clone();
     let chain = options.chain.clone();
     let tip = stored_tip(&graph);
-    let loaded = Loaded { keys, store, graph, policy, chain, commands, views, sync, tip };
+    let prune_above = options.prune_above;
+    let loaded =
+        Loaded { keys, store, graph, policy, chain, commands, views, sync, tip, prune_above };
     let mut state = State::new(loaded);
     state.keep(change);
     state.resume_own();

@@ -26,7 +26,7 @@ use crate::graph::{Canonical, INDEX_LIMIT, WalletGraph};
 use crate::path::ScriptPlace;
 use crate::policy::WalletPolicy;
 use crate::snapshot::{Snapshot, SyncView};
-use crate::store::{ChainData, Fact, FreezeOrigin, Store, StoreError};
+use crate::store::{ChainData, Fact, FreezeOrigin, OwnTxState, Store, StoreError};
 use crate::types::{Branch, Keychain, Mixdepth, Network, WalletType};
 
 /// How long fetched chain data may wait for its commit: it can be fetched again.
@@ -75,6 +75,8 @@ pub(super) struct State {
     pub(super) outside: Option<Handle>,
     /// Password checks that still hold the keys.
     pub(super) checks: Vec<std::thread::JoinHandle<()>>,
+    /// See [`super::PRUNE_ABOVE`].
+    prune_above: usize,
     pending: Pending,
     stale: Stale,
 }
@@ -108,11 +110,13 @@ pub(super) struct Loaded {
     pub(super) views: Views,
     pub(super) sync: Sync,
     pub(super) tip: Option<ChainTip>,
+    pub(super) prune_above: usize,
 }
 
 impl State {
     pub(super) fn new(loaded: Loaded) -> Self {
-        let Loaded { keys, store, graph, policy, chain, commands, mut views, sync, tip } = loaded;
+        let Loaded { keys, store, graph, policy, chain, commands, .. } = loaded;
+        let Loaded { mut views, sync, tip, prune_above, .. } = loaded;
         let canonical = graph.canonical();
         let first = views.build(&Parts {
             graph: &graph,
@@ -142,6 +146,7 @@ impl State {
             skipped: HashSet::new(),
             outside: None,
             checks: Vec::new(),
+            prune_above,
             pending: Pending::default(),
             stale: Stale { rules: true, snapshot: true, ..Stale::default() },
         }
@@ -185,11 +190,37 @@ impl State {
                 return;
             }
         }
-        if self.store.wants_compaction()
-            && let Err(error) = self.store.compact(&self.graph.everything())
-        {
-            tracing::error!(%error, "chain data could not be compacted");
+        if self.store.wants_compaction() {
+            self.compact();
         }
+    }
+
+    /// Merges the stored changes, and sets aside what is finished if there are many transactions.
+    fn compact(&mut self) {
+        let smaller = self.without_finished();
+        let graph = smaller.as_ref().map_or(&self.graph, |(graph, _)| graph);
+        match self.store.compact(&graph.everything()) {
+            Ok(()) => {
+                // Only now: until it is stored, the next commit builds on what was there before.
+                if let Some((graph, canonical)) = smaller {
+                    (self.graph, self.canonical) = (graph, canonical);
+                }
+            }
+            Err(error) => tracing::error!(%error, "chain data could not be compacted"),
+        }
+    }
+
+    fn without_finished(&self) -> Option<(WalletGraph, Canonical)> {
+        // What is stale now is not at the next compaction.
+        if self.stale.canonical || self.graph.txs().full_txs().count() <= self.prune_above {
+            return None;
+        }
+        let own_txs = &self.store.facts().own_txs;
+        self.graph.without_finished(&self.canonical, |txid| {
+            own_txs
+                .get(txid)
+                .is_none_or(|own| matches!(own.state, OwnTxState::Confirmed | OwnTxState::Rejected))
+        })
     }
 
     /// When [`State::tick`] should be called.

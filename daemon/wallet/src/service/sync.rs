@@ -163,7 +163,9 @@ pub(super) fn start(
     let fixed = bonds.into_iter().map(|timenumber| ScriptPlace::Bond { timenumber });
     let fixed = fixed.chain(imported).filter_map(|place| graph.index().script(&place).cloned());
     scripts.extend(fixed.map(|script| sync.watched_script(script)));
-    let known = graph.txs().full_txs().map(|tx| (tx.txid, graph.anchor_of(tx.txid))).collect();
+    let known = graph.txs().full_txs().map(|tx| (tx.txid, graph.anchor_of(tx.txid)));
+    let pruned = graph.pruned_blocks().map(|(txid, block)| (txid, Some(block)));
+    let known = known.chain(pruned).collect();
     (WatchStart { checkpoint: graph.tip(), known, scripts }, change)
 }
 
@@ -180,7 +182,8 @@ pub(super) fn bonds_to_watch(
     if discovering {
         return (0..TIMENUMBER_COUNT).collect();
     }
-    let paid = graph.index().outpoints().filter_map(|(place, _)| match place {
+    let places = graph.index().outpoints().map(|(place, _)| place).chain(graph.pruned_places());
+    let paid = places.filter_map(|place| match place {
         ScriptPlace::Bond { timenumber } => Some(timenumber),
         _ => None,
     });

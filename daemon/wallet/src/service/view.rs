@@ -231,9 +231,8 @@ impl Views {
 
 /// Whether we made a transaction alone: in a coinjoin others have inputs too.
 fn is_own_payment(parts: &Parts<'_>, txid: Txid) -> bool {
-    let index = parts.graph.index();
     parts.facts.own_txs.contains_key(&txid)
         && parts.graph.tx(txid).is_some_and(|tx| {
-            tx.input.iter().all(|input| index.txout(input.previous_output).is_some())
+            tx.input.iter().all(|input| parts.graph.is_ours(input.previous_output))
         })
 }

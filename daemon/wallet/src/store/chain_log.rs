@@ -40,6 +40,7 @@ pub(super) struct ChainLog {
 pub(super) fn merge(data: &mut ChainData, change: ChainData) {
     data.chain.merge(change.chain);
     data.graph.merge(change.graph);
+    data.pruned.extend(change.pruned);
 }
 
 fn log_base(number: u64) -> Vec<u8> {

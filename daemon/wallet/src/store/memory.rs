@@ -29,6 +29,7 @@ struct Shared {
     current: Chain,
     failing: bool,
     commits: usize,
+    compact_after: Option<usize>,
 }
 
 /// Volatile store for tests. Clones made by the `reopen` methods share the same "disk".
@@ -74,6 +75,11 @@ impl MemoryStore {
             shared.current = shared.durable.clone();
         }
         self.reopen()
+    }
+
+    /// From now on compaction pays after so many changes.
+    pub fn compact_after(&self, changes: usize) {
+        self.shared().compact_after = Some(changes);
     }
 
     /// From now on every write fails like a full disk (`true`) or works again (`false`).
@@ -159,7 +165,8 @@ impl Store for MemoryStore {
     }
 
     fn wants_compaction(&self) -> bool {
-        self.shared().current.appended > COMPACT_AFTER
+        let shared = self.shared();
+        shared.current.appended > shared.compact_after.unwrap_or(COMPACT_AFTER)
     }
 
     fn compact(&mut self, merged: &ChainData) -> Result<(), StoreError> {

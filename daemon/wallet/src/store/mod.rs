@@ -29,6 +29,7 @@ use bdk_wallet::chain::{ConfirmationBlockTime, indexed_tx_graph, keychain_txout,
 use serde::{Deserialize, Serialize};
 
 use crate::chain::StatusHash;
+pub use crate::graph::PrunedTx;
 
 /// Who set a freeze flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,6 +256,9 @@ pub struct ChainData {
     pub chain: local_chain::ChangeSet,
     /// Transactions, anchors, first-seen times and revealed indexes.
     pub graph: indexed_tx_graph::ChangeSet<ConfirmationBlockTime, keychain_txout::ChangeSet>,
+    /// Transactions that were set aside. Only in what [`Store::compact`] is given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pruned: BTreeMap<Txid, PrunedTx>,
 }
 
 /// Status hashes by script: what the server said when the stored data was fetched.

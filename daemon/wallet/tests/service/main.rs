@@ -5,6 +5,7 @@ mod display;
 mod fake_chain;
 mod freezing;
 mod issuing;
+mod pruning;
 mod rig;
 mod sending;
 mod syncing;

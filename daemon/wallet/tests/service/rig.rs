@@ -107,6 +107,7 @@ impl Rig {
             min_gap: None,
             fresh: how == As::Fresh,
             recovered: how == As::Recovered,
+            prune_above: joinery_wallet::service::PRUNE_ABOVE,
         }
     }
 
