@@ -7,7 +7,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use bdk_wallet::bitcoin::hashes::Hash;
+use bdk_wallet::bitcoin::consensus::encode::serialize_hex;
+use bdk_wallet::bitcoin::hashes::{Hash, sha256};
 use bdk_wallet::bitcoin::{OutPoint, Txid};
 use joinery_net::ElectrumEngine;
 use joinery_testkit::fake_electrum::{FakeElectrum, Fault, Reply};
@@ -80,6 +81,53 @@ fn wrong_merkle_proof() {
 fn merkle_proof_of_another_position_or_too_deep() {
     noticed_and_survived(&Fault::WrongMerklePosition, "does not prove");
     noticed_and_survived(&Fault::DeepMerkleProof(60), "does not prove");
+}
+
+/// A branch tells of the transactions beside it. A liar can name any; it must not confirm them.
+#[test]
+fn transaction_that_is_not_in_the_block_is_not_confirmed_as_a_neighbour() {
+    // Whether the branch of the true one lies as well.
+    for both in [false, true] {
+        let (server, old, new) = server();
+        let (foreign, reward) = server.change_silently(|chain| {
+            let foreign = chain.pay(&script(3), 9_000);
+            chain.evict(&foreign.compute_txid());
+            (foreign, chain.block(21).unwrap().txdata[0].compute_txid())
+        });
+        let (txid, hex) = (foreign.compute_txid(), serialize_hex(&foreign));
+        let hash = joinery_testkit::script_hash(&script(3));
+        let status = sha256::Hash::hash(format!("{txid}:21:").as_bytes());
+        server.answer_with(move |request| {
+            let first = &request.params[0];
+            let result = match request.method.as_str() {
+                "blockchain.scripthash.subscribe" if *first == json!(hash) => json!(status),
+                "blockchain.scripthash.get_history" if *first == json!(hash) => {
+                    json!([{"tx_hash": txid, "height": 21}])
+                }
+                "blockchain.transaction.get" if *first == json!(txid) => json!(hex),
+                "blockchain.transaction.get_merkle" if *first == json!(txid) => {
+                    json!({"block_height": 21, "pos": 0, "merkle": [old]})
+                }
+                "blockchain.transaction.get_merkle" if *first == json!(old) => {
+                    let beside = if both { txid } else { reward };
+                    json!({"block_height": 21, "pos": 1, "merkle": [beside]})
+                }
+                _ => return None,
+            };
+            Some(Reply::Result(result))
+        });
+        let engine = engine(&server.url());
+        let mut wallet = TestWallet::new(&engine, scripts(0..5));
+        wallet.until_error(&engine, "noticed", "does not prove");
+        wallet.pump();
+        assert_eq!(wallet.height_of(txid), None);
+        assert!(!wallet.histories.contains_key(&script(3)));
+        assert!(!both || wallet.height_of(old).is_none());
+        server.honest();
+        wallet.until_caught_up(0);
+        assert_eq!((wallet.height_of(old), wallet.height_of(new)), (Some(21), Some(0)));
+        assert_eq!(wallet.height_of(txid), None);
+    }
 }
 
 #[test]

@@ -4,11 +4,12 @@
 
 mod support;
 
-use joinery_testkit::fake_electrum::FakeElectrum;
-use joinery_wallet::chain::{ChainSource, TxHeight};
-use support::{TestWallet, await_status, config, engine, script, scripts};
-
+use bdk_wallet::bitcoin::consensus::encode::serialize_hex;
 use joinery_net::ElectrumEngine;
+use joinery_testkit::fake_electrum::{FakeElectrum, Reply};
+use joinery_wallet::chain::{ChainSource, TxHeight};
+use serde_json::json;
+use support::{TestWallet, ask, await_status, config, engine, script, scripts};
 
 const HISTORY: &str = "blockchain.scripthash.get_history";
 const GET: &str = "blockchain.transaction.get";
@@ -87,6 +88,99 @@ fn news_cost_one_history_one_transaction_and_one_proof() {
     server.change(|chain| chain.mine(1));
     wallet.until("a block without news", |wallet| wallet.tip.is_some_and(|t| t.height == 5));
     assert_eq!((server.count(HISTORY), server.count(GET), server.count(MERKLE)), (2, 1, 1));
+}
+
+/// electrs reads a whole block for each proof; neighbours in a block are proven by the same branch.
+#[test]
+fn neighbours_in_a_block_cost_a_quarter_of_the_proofs() {
+    let server = FakeElectrum::start().unwrap();
+    let paid: Vec<_> = server.change(|chain| {
+        let paid = (0..40).map(|n| chain.pay(&script(1), 1_000 + n).compute_txid()).collect();
+        chain.mine(1);
+        paid
+    });
+    let engine = engine(&server.url());
+    let mut wallet = TestWallet::new(&engine, scripts(0..5));
+    wallet.until_caught_up(0);
+    assert!(paid.iter().all(|txid| wallet.height_of(*txid) == Some(1)));
+    assert_eq!(wallet.transactions(), 40);
+    // Places 1, 5 ... 37 tell of 0 to 39; one is left.
+    assert_eq!(server.count(MERKLE), 11);
+}
+
+/// In a block with transactions of others in between a branch tells nothing more: two rounds of questions.
+#[test]
+fn scattered_transactions_of_a_block_are_proven_one_by_one() {
+    let server = FakeElectrum::start().unwrap();
+    let paid: Vec<_> = server.change(|chain| {
+        let mut paid = Vec::new();
+        for number in 0..12_u64 {
+            paid.push(chain.pay(&script(1), 1_000 + number).compute_txid());
+            for foreign in 0..4 {
+                chain.pay(&script(90), 10_000 + number * 10 + foreign);
+            }
+        }
+        chain.mine(1);
+        paid
+    });
+    let engine = engine(&server.url());
+    let mut wallet = TestWallet::new(&engine, scripts(0..5));
+    wallet.until_caught_up(0);
+    assert!(paid.iter().all(|txid| wallet.height_of(*txid) == Some(1)));
+    assert_eq!(server.count(MERKLE), 12);
+}
+
+/// Differences of protocol 1.6 that concern us (`spec/wallet.md` 13.7).
+#[test]
+fn server_of_protocol_1_6_is_understood() {
+    let server = FakeElectrum::start().unwrap();
+    let (paid, headers) = server.change(|chain| {
+        chain.mine(5);
+        let paid = chain.pay(&script(1), 1_000).compute_txid();
+        chain.mine(2);
+        let headers: Vec<String> =
+            (0..=7).map(|height| serialize_hex(&chain.block(height).unwrap().header)).collect();
+        (paid, headers)
+    });
+    server.answer_with(move |request| match request.method.as_str() {
+        "server.version" => {
+            assert_eq!(request.params[1], json!(["1.4", "1.6"]), "a range is offered");
+            Some(Reply::Result(json!(["FakeElectrum 2.0", "1.6"])))
+        }
+        "blockchain.block.headers" => {
+            let start = usize::try_from(request.params[0].as_u64()?).ok()?;
+            let count = usize::try_from(request.params[1].as_u64()?).ok()?;
+            let list: Vec<_> = headers.iter().skip(start).take(count).collect();
+            Some(Reply::Result(json!({"count": list.len(), "headers": list, "max": 2016})))
+        }
+        "mempool.get_info" => Some(Reply::Result(json!({
+            "mempoolminfee": 0.000_042, "minrelaytxfee": 0.000_01, "incrementalrelayfee": 0.000_01
+        }))),
+        // No longer there.
+        "blockchain.relayfee" => {
+            Some(Reply::Error { code: -32601, message: "unknown method".into() })
+        }
+        _ => None,
+    });
+    let engine = engine(&server.url());
+    let mut wallet = TestWallet::new(&engine, scripts(0..5));
+    wallet.until_caught_up(0);
+    assert_eq!(wallet.height_of(paid), Some(6));
+    assert_eq!(ask(engine.mempool_min_fee()).unwrap(), 4_200);
+    assert_eq!(server.count("blockchain.relayfee"), 0);
+}
+
+#[test]
+fn servers_of_older_protocols_are_refused() {
+    let server = FakeElectrum::start().unwrap();
+    server.answer_with(|request| {
+        (request.method == "server.version")
+            .then(|| Reply::Result(json!(["FakeElectrum 0.1", "1.2"])))
+    });
+    let engine = engine(&server.url());
+    let mut wallet = TestWallet::new(&engine, scripts(0..5));
+    wallet.until_error(&engine, "refused", "older than 1.4");
+    assert_eq!(server.count(SUBSCRIBE), 0);
 }
 
 #[test]

@@ -3,17 +3,15 @@
 
 use bdk_wallet::bitcoin::block::Header;
 use bdk_wallet::bitcoin::consensus::encode::deserialize_hex;
-use bdk_wallet::bitcoin::hashes::{Hash, HashEngine, sha256d};
-use bdk_wallet::bitcoin::{BlockHash, Transaction, TxMerkleNode, Txid};
+use bdk_wallet::bitcoin::{BlockHash, Transaction, Txid};
 use serde::Deserialize;
 
+use super::merkle::MerkleProof;
 use super::message::{object, value};
 use super::script::HistoryEntry;
 
 /// Length of a block header in hexadecimal.
 pub(crate) const HEADER_HEX: usize = 160;
-/// Steps of a merkle proof: a block of 4 MB holds fewer than 2^17 transactions.
-const PROOF_MAX: usize = 24;
 /// Rates above 1 BTC per 1000 bytes are not believed.
 const RATE_MAX: f64 = 1.0;
 /// Satoshi per bitcoin.
@@ -93,50 +91,9 @@ pub(crate) fn transaction(text: &str, txid: Txid) -> Option<Transaction> {
     (transaction.compute_txid() == txid).then_some(transaction)
 }
 
-/// Proof that a transaction is in a block.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct MerkleProof {
-    block_height: u32,
-    pos: u32,
-    merkle: Vec<sha256d::Hash>,
-}
-
 /// `transaction.get_merkle`.
 pub(crate) fn merkle(text: &str) -> Option<MerkleProof> {
     object(text)
-}
-
-impl MerkleProof {
-    /// Whether this proves that `transaction` is in the block with this height and merkle root.
-    ///
-    /// A transaction of 64 bytes without witness looks like an inner node of the tree, and the other way
-    /// round (CVE-2017-12842); nothing is believed of such ones.
-    pub(crate) fn proves(
-        &self,
-        txid: Txid,
-        stripped: usize,
-        height: u32,
-        root: TxMerkleNode,
-    ) -> bool {
-        if self.block_height != height
-            || self.merkle.len() > PROOF_MAX
-            || stripped == 64
-            // The path must lead to this position and not merely to one with the same lower bits.
-            || u64::from(self.pos) >= 1_u64 << self.merkle.len()
-        {
-            return false;
-        }
-        let mut node = txid.to_raw_hash();
-        for (level, sibling) in self.merkle.iter().enumerate() {
-            let mut engine = sha256d::Hash::engine();
-            let (left, right) =
-                if (self.pos >> level) & 1 == 0 { (&node, sibling) } else { (sibling, &node) };
-            engine.input(left.as_byte_array());
-            engine.input(right.as_byte_array());
-            node = sha256d::Hash::from_engine(engine);
-        }
-        node == root.to_raw_hash()
-    }
 }
 
 /// One line of `scripthash.listunspent`.
@@ -233,6 +190,8 @@ pub(crate) fn fee_histogram(text: &str) -> Option<(f64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use bdk_wallet::bitcoin::TxMerkleNode;
+    use bdk_wallet::bitcoin::hashes::Hash;
     use proptest::prelude::*;
 
     use super::*;
@@ -281,29 +240,6 @@ mod tests {
         assert!(!version_at_least("", 1, 4));
     }
 
-    #[test]
-    fn proof_of_a_block_with_three_transactions() {
-        let leaf = |byte: u8| Txid::from_raw_hash(sha256d::Hash::hash(&[byte]));
-        let pair = |left: sha256d::Hash, right: sha256d::Hash| {
-            sha256d::Hash::hash(&[left.to_byte_array(), right.to_byte_array()].concat())
-        };
-        let [a, b, c] = [1, 2, 3].map(|byte| leaf(byte).to_raw_hash());
-        let (ab, cc) = (pair(a, b), pair(c, c));
-        let root = TxMerkleNode::from_raw_hash(pair(ab, cc));
-        let proof = |pos, merkle: &[sha256d::Hash]| MerkleProof {
-            block_height: 7,
-            pos,
-            merkle: merkle.to_vec(),
-        };
-        assert!(proof(1, &[a, cc]).proves(leaf(2), 100, 7, root));
-        assert!(proof(2, &[c, ab]).proves(leaf(3), 100, 7, root));
-        assert!(!proof(1, &[a, cc]).proves(leaf(2), 100, 8, root), "another height");
-        assert!(!proof(0, &[a, cc]).proves(leaf(2), 100, 7, root), "another position");
-        assert!(!proof(5, &[a, cc]).proves(leaf(2), 100, 7, root), "position beyond the tree");
-        assert!(!proof(1, &[a, cc]).proves(leaf(2), 64, 7, root), "could be an inner node");
-        assert!(!proof(1, &vec![a; 64]).proves(leaf(2), 100, 7, root), "deeper than any block");
-    }
-
     proptest! {
         #[test]
         fn no_text_panics(text in any::<String>()) {
@@ -332,6 +268,7 @@ mod tests {
         let _ = transaction(text, Txid::all_zeros());
         if let Some(proof) = merkle(text) {
             let _ = proof.proves(Txid::all_zeros(), 100, 0, TxMerkleNode::all_zeros());
+            let _ = proof.neighbours(Txid::all_zeros(), &[Txid::all_zeros()]);
         }
         let _ = unspent(text);
         let _ = version(text);

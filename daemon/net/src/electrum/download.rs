@@ -29,8 +29,8 @@ const ENTRIES_AT_ONCE: usize = 100_000;
 const PIECE: usize = 500;
 /// Bytes of transactions after which a piece is full.
 const PIECE_BYTES: usize = 4_000_000;
-/// Transactions asked for at the same time; they may be large.
-const TRANSACTIONS_WINDOW: usize = 50;
+/// Transactions asked for before anything is known of their size.
+const TRANSACTIONS_FIRST: usize = 50;
 
 /// A script whose news is being downloaded.
 struct Script {
@@ -113,10 +113,11 @@ impl Sync<'_> {
         let mut scripts: Vec<Script> = Vec::new();
         let mut overloaded = false;
         let mut entries = 0;
-        for group in dirty.chunks(self.pace.batch * 4) {
-            if entries > ENTRIES_AT_ONCE {
-                break;
-            }
+        let mut dirty = dirty.as_slice();
+        while !dirty.is_empty() && entries <= ENTRIES_AT_ONCE {
+            let window = self.pace.histories.size();
+            let (group, rest) = dirty.split_at(window.min(dirty.len()));
+            dirty = rest;
             let calls = group
                 .iter()
                 .filter_map(|index| self.session.scripts.get(*index))
@@ -126,9 +127,9 @@ impl Sync<'_> {
                     limit: HISTORY_MAX,
                 })
                 .collect();
-            let (client, window) = (self.client, self.pace.batch);
-            client
-                .call_many(calls, window, |position, answer| {
+            self.pace
+                .histories
+                .ask(self.client, calls, |position, answer| {
                     let Some(index) = group.get(position).copied() else { return Ok(()) };
                     let mut script =
                         Script { index, entries: Vec::new(), missing: 0, trouble: None };
@@ -168,8 +169,9 @@ impl Sync<'_> {
         let mut heights = Vec::new();
         let mut taken: Vec<Wanted> = Vec::new();
         let mut bytes = 0;
+        let mut fitting = TRANSACTIONS_FIRST;
         while taken.len() < PIECE && bytes < PIECE_BYTES && !wanted.is_empty() {
-            let room = (PIECE - taken.len()).min(TRANSACTIONS_WINDOW * 4);
+            let room = (PIECE - taken.len()).min(fitting);
             let group: Vec<Wanted> = wanted.drain(..room.min(wanted.len())).collect();
             let new: Vec<Txid> = group
                 .iter()
@@ -188,6 +190,13 @@ impl Sync<'_> {
                     }
                 }
             }
+            // If the others are as large as these.
+            let average = bytes.checked_div(piece.update.txs.len()).unwrap_or_default();
+            fitting = PIECE_BYTES
+                .saturating_sub(bytes)
+                .checked_div(average)
+                .unwrap_or(PIECE)
+                .max(TRANSACTIONS_FIRST);
             for item in group {
                 match (failed.remove(&item.txid), item.height) {
                     (Some(trouble), _) => blame(scripts, &item.scripts, &trouble),
@@ -238,7 +247,7 @@ impl Sync<'_> {
     }
 
     async fn transactions(
-        &self,
+        &mut self,
         txids: &[Txid],
     ) -> Result<Vec<(Txid, Result<Transaction, Trouble>)>, LinkError> {
         let calls = txids
@@ -250,9 +259,9 @@ impl Sync<'_> {
             })
             .collect();
         let mut outcomes = Vec::with_capacity(txids.len());
-        let window = self.pace.batch.min(TRANSACTIONS_WINDOW);
-        self.client
-            .call_many(calls, window, |index, answer| {
+        self.pace
+            .transactions
+            .ask(self.client, calls, |index, answer| {
                 let Some(txid) = txids.get(index).copied() else { return Ok(()) };
                 let outcome = match answer {
                     Ok(answer) => {

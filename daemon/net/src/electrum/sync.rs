@@ -5,53 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bdk_wallet::bitcoin::{BlockHash, Txid};
-use bdk_wallet::chain::{BlockId, CheckPoint, ConfirmationBlockTime, TxUpdate};
+use bdk_wallet::chain::{CheckPoint, ConfirmationBlockTime, TxUpdate};
 use joinery_wallet::chain::{ChainTip, ChainUpdate, ScriptHistory, WatchEvent};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::answers;
-use super::client::{Call, Client, SMALL};
+use super::client::{Call, Client};
 use super::error::LinkError;
 use super::headers::{HeaderChain, fetch_hashes};
 use super::message;
+use super::pace::Pace;
 use super::script::parse_hash;
 use super::watch::{Session, Trouble};
 
-/// Scripts in one request, and requests under way, at first.
-const BATCH: usize = 200;
-/// Subscription batches that are under way at the same time, so that a slow line is kept busy.
-const BATCHES_AHEAD: usize = 4;
 /// Longest answer to a subscription: a hash and its wrapping.
 const STATUS_MAX: usize = 1024;
 /// Steps of our own chain that are compared at first; doubled until a common block is found.
 const COMPARED_AT_FIRST: usize = 8;
 /// Blocks below the tip that are added to the wallet's chain, so that small reorganisations are seen as such.
 const RECENT: u32 = 5;
-
-/// How much is asked for at once. Halved when a server complains or gives up, and grown again slowly.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    pub(super) batch: usize,
-    /// Whether requests go out as JSON arrays, which lets electrs work in parallel.
-    pub(super) arrays: bool,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { batch: BATCH, arrays: true }
-    }
-}
-
-impl Pace {
-    pub(super) fn shrink(&mut self) {
-        self.batch = (self.batch / 2).max(1);
-    }
-
-    pub(super) fn grow(&mut self) {
-        self.batch = (self.batch * 2).min(BATCH);
-    }
-}
 
 /// Why a step ended early.
 #[derive(Debug)]
@@ -212,68 +184,6 @@ impl Sync<'_> {
         Ok(())
     }
 
-    /// Fetches and checks proofs; puts an anchor into `update` for each that holds and returns the others with
-    /// the reason.
-    pub(super) async fn prove(
-        &mut self,
-        wanted: &[(Txid, u32)],
-        update: &mut TxUpdate<ConfirmationBlockTime>,
-    ) -> Result<Vec<(Txid, Trouble)>, LinkError> {
-        self.ensure(&wanted.iter().map(|(_, height)| *height).collect()).await?;
-        let calls = wanted
-            .iter()
-            .map(|(txid, height)| Call {
-                method: "blockchain.transaction.get_merkle",
-                params: json!([txid, height]),
-                limit: SMALL,
-            })
-            .collect();
-        let mut missing = Vec::new();
-        let mut blocks = BTreeMap::new();
-        let headers = &*self.headers;
-        let sizes: BTreeMap<Txid, usize> =
-            update.txs.iter().map(|tx| (tx.compute_txid(), tx.base_size())).collect();
-        let window = self.pace.batch;
-        self.client
-            .call_many(calls, window, |index, answer| {
-                let Some((txid, height)) = wanted.get(index).copied() else { return Ok(()) };
-                let answer = match answer {
-                    Ok(answer) => answer,
-                    Err(error) if error.is_overload() => {
-                        missing.push((txid, Trouble::Refused(error.text)));
-                        return Ok(());
-                    }
-                    Err(_) => {
-                        missing.push((txid, Trouble::Contradiction("a proof is not to be had")));
-                        return Ok(());
-                    }
-                };
-                let proof = answers::merkle(answer.text())
-                    .ok_or(LinkError::Protocol("a merkle proof that is none"))?;
-                // One that the wallet has already had its size checked when it was downloaded.
-                let size = sizes.get(&txid).copied().unwrap_or(0);
-                match headers.get(height) {
-                    Some(header) if proof.proves(txid, size, height, header.merkle_root) => {
-                        let block_id = BlockId { height, hash: header.block_hash() };
-                        blocks.insert(height, block_id.hash);
-                        let confirmation_time = u64::from(header.time);
-                        let anchor = ConfirmationBlockTime { block_id, confirmation_time };
-                        update.anchors.insert((anchor, txid));
-                    }
-                    _ => missing.push((
-                        txid,
-                        Trouble::Contradiction(
-                            "a merkle proof that does not prove the transaction",
-                        ),
-                    )),
-                }
-                Ok(())
-            })
-            .await?;
-        self.session.insert_blocks(&blocks);
-        Ok(missing)
-    }
-
     /// Notes what the wallet will have once it has applied an update.
     pub(super) fn remember(&mut self, update: &TxUpdate<ConfirmationBlockTime>) {
         let known = &mut self.session.known;
@@ -286,7 +196,8 @@ impl Sync<'_> {
     }
 
     async fn subscribe(&mut self) -> Result<(), Stop> {
-        let most = self.pace.batch * BATCHES_AHEAD;
+        let most = self.pace.subscriptions.size();
+        let begin = Instant::now();
         let indexes: Vec<usize> = self.session.unsubscribed.iter().copied().take(most).collect();
         let mut waiting = Vec::with_capacity(indexes.len());
         for group in indexes.chunks(self.pace.batch) {
@@ -301,6 +212,7 @@ impl Sync<'_> {
                 .collect();
             waiting.extend(self.client.submit(calls, self.pace.arrays));
         }
+        let count = indexes.len();
         let mut refused = false;
         for (index, pending) in indexes.into_iter().zip(waiting) {
             match self.client.outcome(Some(pending)).await {
@@ -323,6 +235,8 @@ impl Sync<'_> {
         }
         if refused {
             self.pace.shrink();
+        } else {
+            self.pace.subscriptions.took(count, begin.elapsed());
         }
         Ok(())
     }
