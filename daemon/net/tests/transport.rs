@@ -7,7 +7,7 @@ mod support;
 use joinery_net::{ConfigError, ElectrumConfig, ElectrumEngine, Fingerprint, TlsTrust};
 use joinery_testkit::fake_electrum::FakeElectrum;
 use joinery_testkit::{Relay, TestCertificate};
-use joinery_wallet::chain::ChainSource;
+use joinery_wallet::chain::{BroadcastError, ChainSource};
 use joinery_wallet::types::Network;
 use support::{TestWallet, ask, await_status, config, engine, script, scripts};
 
@@ -95,6 +95,62 @@ fn proxy_gets_names_and_separate_credentials_for_each_purpose() {
     let credentials: Vec<_> =
         requests.iter().map(|r| r.credentials.clone().expect("user and password")).collect();
     assert_ne!(credentials[0], credentials[1], "one circuit for the wallet, one for lookups");
+}
+
+/// `spec/wallet.md` 13.8.
+#[test]
+fn each_transaction_is_sent_on_a_circuit_of_its_own_to_a_server_behind_a_proxy() {
+    const BROADCAST: &str = "blockchain.transaction.broadcast";
+    let server = server();
+    let name = "electrum-server.example.org:50001";
+    let proxy = Relay::socks5([(name, server.address())]).unwrap();
+    let mut config =
+        ElectrumConfig::new(format!("tcp://{name}").parse().unwrap(), Network::Regtest);
+    config.timing = support::quick();
+    config.proxy = Some(format!("socks5://{}", proxy.address()).parse().unwrap());
+    let engine = ElectrumEngine::start(config).unwrap();
+    let mut wallet = TestWallet::new(&engine, scripts(0..5));
+    wallet.until_caught_up(0);
+    assert!(engine.status().borrow().foreign_server);
+    let unsent = [6_000, 7_000].map(|satoshi| {
+        server.change_silently(|chain| {
+            let tx = chain.pay(&script(9), satoshi);
+            chain.evict(&tx.compute_txid());
+            tx
+        })
+    });
+    for tx in &unsent {
+        ask(engine.broadcast(tx.clone())).unwrap();
+        assert!(server.change_silently(|c| c.transaction(&tx.compute_txid()).is_some()));
+    }
+    let mut circuits: Vec<_> = proxy.requests().into_iter().map(|r| r.credentials).collect();
+    assert_eq!(circuits.len(), 3, "the wallet's and two more");
+    circuits.sort_unstable();
+    circuits.dedup();
+    assert_eq!(circuits.len(), 3);
+    let requests = server.requests();
+    let of = |method: &str| -> Vec<u64> {
+        requests.iter().filter(|r| r.method == method).map(|r| r.connection).collect()
+    };
+    let wallets = of("blockchain.scripthash.subscribe");
+    assert_eq!(of(BROADCAST).len(), 2);
+    assert!(of(BROADCAST).iter().all(|connection| !wallets.contains(connection)));
+    assert_ne!(of(BROADCAST)[0], of(BROADCAST)[1]);
+
+    server.lie(joinery_testkit::fake_electrum::Fault::broadcast_refused("min relay fee not met"));
+    let tx = server.change_silently(|chain| {
+        let tx = chain.pay(&script(9), 8_000);
+        chain.evict(&tx.compute_txid());
+        tx
+    });
+    let refused = ask(engine.broadcast(tx.clone()));
+    assert!(matches!(refused, Err(BroadcastError::Rejected { .. })), "{refused:?}");
+    // Without the circuit it is not sent on another one.
+    server.forget_requests();
+    proxy.refuse_connections(true);
+    let failed = ask(engine.broadcast(tx));
+    assert!(matches!(failed, Err(BroadcastError::Unknown(_))), "{failed:?}");
+    assert_eq!(server.count(BROADCAST), 0);
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub struct ChainStatus {
     pub last_error: Option<String>,
     /// True when the server is neither on a private address nor reached through a proxy: it sees our coins.
     pub public_server: bool,
+    /// True when the server is reached through a proxy and its name or address is not one of a private network:
+    /// if it is a stranger's, it cannot tell who we are, but it sees all mixdepths on one connection.
+    pub foreign_server: bool,
 }
 
 /// A script to watch, with the status that was stored after its history was last applied.

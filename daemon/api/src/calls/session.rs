@@ -44,6 +44,9 @@ fn warnings(app: &AppState) -> Vec<&'static str> {
     if chain.public_server {
         warnings.push("public_server");
     }
+    if chain.foreign_server {
+        warnings.push("foreign_server");
+    }
     let end = app.config.certificate_end.as_ref().and_then(|end| end());
     if end.is_some_and(|end| end < app.config.clock.wall().saturating_add(CERTIFICATE_WARNING)) {
         warnings.push("certificate_expires");

@@ -141,6 +141,20 @@ impl ElectrumConfig {
         self.proxy.is_none() && self.server.host.is_foreign()
     }
 
+    /// Whether the server belongs to strangers, as far as the configuration tells, and is reached through a
+    /// proxy: it does not see our address, but all mixdepths of the wallet on one connection
+    /// (`docs/decisions/0004-one-circuit-for-the-wallet.md`).
+    #[must_use]
+    pub fn is_foreign_server(&self) -> bool {
+        self.proxy.is_some() && self.server.host.is_foreign()
+    }
+
+    /// Whether each transaction is sent on a connection and circuit of its own: behind a proxy, unless the
+    /// server is on a private network.
+    pub(crate) fn sends_apart(&self) -> bool {
+        self.proxy.is_some() && (self.server.host.is_foreign() || self.server.host.is_onion())
+    }
+
     /// Checks what can be checked without a network; `start` does it too.
     ///
     /// # Errors
@@ -212,6 +226,7 @@ mod tests {
         config.proxy = Some("socks5://127.0.0.1:9050".parse().unwrap());
         assert!(!config.is_public_server());
         assert!(config.check().is_ok());
+        assert!(config.is_foreign_server(), "a proxy does not make it ours");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Questions about other people's coins (`spec/wallet.md` 13.7), on a connection and a thread of their own, so
 //! that no counterparty can delay the wallet, and on its own Tor circuit. Connects when first asked and hangs
-//! up when nobody has asked for a while.
+//! up when nobody has asked for a while. Transactions that nobody shall link to the wallet's connection are sent
+//! from here, each on a connection of its own.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bdk_wallet::bitcoin::{BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
-use joinery_wallet::chain::{ChainError, ChainStatus, ChainTip, ForeignOutput};
+use joinery_wallet::chain::{BroadcastError, ChainError, ChainStatus, ChainTip, ForeignOutput};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -19,6 +20,7 @@ use super::client::{Call, Client};
 use super::config::{ElectrumConfig, Timing};
 use super::error::{CallError, LinkError};
 use super::handshake::greet;
+use super::queries;
 use super::rules::Rules;
 use super::script::ScriptHash;
 use super::transport::Connector;
@@ -45,6 +47,8 @@ pub(super) enum Question {
     Transaction(Txid, Reply<Option<Transaction>>),
     Output(OutPoint, ScriptBuf, Reply<Option<ForeignOutput>>),
     BlockTime(u32, Reply<u32>),
+    /// To be sent on a fresh circuit.
+    Broadcast(Box<Transaction>, Reply<Result<(), BroadcastError>>),
 }
 
 /// Runs until `questions` ends.
@@ -143,6 +147,10 @@ impl Lookup {
             }
             Question::BlockTime(height, reply) => {
                 let _ = reply.send(self.bounded(self.block_time(height)).await);
+            }
+            // Not bounded like a lookup: a new circuit takes its time, and no counterparty can ask for it.
+            Question::Broadcast(tx, reply) => {
+                let _ = reply.send(Ok(self.broadcast(&tx).await));
             }
         }
     }
@@ -295,6 +303,16 @@ impl Lookup {
         // A block that we have not heard of yet counts as the first.
         let confirmations = tip.height.checked_sub(height).map_or(1, |above| above + 1);
         Ok(Some(ForeignOutput { value, confirmations, height: Some(height) }))
+    }
+
+    /// Sends a transaction on a circuit that nothing else uses. Connecting has a limit, and so has each answer.
+    async fn broadcast(&self, tx: &Transaction) -> Result<(), BroadcastError> {
+        let connector = self.connector.for_one_broadcast();
+        let timing = Timing { lookup: self.timing.answer, ..self.timing };
+        let client = connect(&connector, &self.rules, timing)
+            .await
+            .map_err(|error| BroadcastError::Unknown(error.into()))?;
+        queries::broadcast(&client, tx).await
     }
 
     async fn block_time(&self, height: u32) -> Result<u32, ChainError> {

@@ -1,7 +1,8 @@
 //! The Electrum engine (`spec/wallet.md` 10, 13.5, 13.7, 13.8).
 //!
 //! Two connections with a thread each: one watches the wallet's scripts, answers questions about fees and
-//! sends transactions; the other looks at coins of other people and only exists while somebody asks. Every
+//! sends transactions; the other looks at coins of other people and only exists while somebody asks. Through a
+//! proxy each has its circuit, and each transaction is sent on a circuit of its own. Every
 //! answer is bounded in size and time and checked before it is believed; the JSON-RPC client is our own
 //! (`docs/decisions`), because the bounds and the notifications need it.
 
@@ -61,6 +62,8 @@ pub struct ElectrumEngine {
     /// Serial number of the present watch; a new number ends the one before.
     serial: tokio_watch::Sender<u64>,
     sessions: mpsc::UnboundedSender<Session>,
+    /// Transactions are sent on connections of their own.
+    sends_apart: bool,
     questions: mpsc::Sender<Question>,
     /// Its end ends the threads.
     _running: tokio_watch::Sender<()>,
@@ -81,10 +84,12 @@ impl ElectrumEngine {
             status: tokio_watch::Sender::new(ChainStatus {
                 configured: true,
                 public_server: config.is_public_server(),
+                foreign_server: config.is_foreign_server(),
                 ..ChainStatus::default()
             }),
             link: tokio_watch::Sender::new(None),
         };
+        let sends_apart = config.sends_apart();
         let (sessions, new_sessions) = mpsc::unbounded_channel();
         let (questions, asked) = mpsc::channel(QUESTIONS);
         let running = tokio_watch::Sender::new(());
@@ -96,6 +101,7 @@ impl ElectrumEngine {
             outside,
             serial: tokio_watch::Sender::new(0),
             sessions,
+            sends_apart,
             questions,
             _running: running,
         }))
@@ -169,8 +175,12 @@ impl ChainSource for ElectrumEngine {
 
     fn broadcast(&self, tx: Transaction) -> BoxFuture<'_, Result<(), BroadcastError>> {
         Box::pin(async move {
-            let link = self.link().map_err(BroadcastError::Unknown)?;
-            queries::broadcast(&link, &tx).await
+            if !self.sends_apart {
+                let link = self.link().map_err(BroadcastError::Unknown)?;
+                return queries::broadcast(&link.client, &tx).await;
+            }
+            let answer = self.ask(|reply| Question::Broadcast(Box::new(tx), reply)).await;
+            answer.map_err(BroadcastError::Unknown)?
         })
     }
 

@@ -1,4 +1,4 @@
-//! Questions about fees, and sending transactions: on the wallet's connection, from any thread.
+//! Questions about fees, on the wallet's connection, and sending transactions; from any thread.
 
 use bdk_wallet::bitcoin::consensus::encode::serialize_hex;
 use bdk_wallet::bitcoin::{Transaction, Txid};
@@ -6,7 +6,7 @@ use joinery_wallet::chain::{BroadcastError, ChainError, FeeEstimate};
 use serde_json::json;
 
 use super::answers::{self, Rate};
-use super::client::{Call, SMALL};
+use super::client::{Call, Client, SMALL};
 use super::engine::Link;
 use super::error::{CallError, ServerError};
 use super::message::value;
@@ -121,17 +121,17 @@ fn verdict(error: &ServerError) -> Verdict {
     }
 }
 
-pub(super) async fn broadcast(link: &Link, tx: &Transaction) -> Result<(), BroadcastError> {
+pub(super) async fn broadcast(client: &Client, tx: &Transaction) -> Result<(), BroadcastError> {
     let txid = tx.compute_txid();
     let hex = serialize_hex(tx);
     // Some servers repeat the transaction in their error text.
     let limit = SMALL + hex.len();
     let call = Call { method: "blockchain.transaction.broadcast", params: json!([hex]), limit };
-    let error = match link.client.call(call).await {
+    let error = match client.call(call).await {
         Ok(answer) if value::<Txid>(answer.text()) == Some(txid) => return Ok(()),
         Ok(_) => {
             // It sent something, or nothing: only asking tells.
-            return if has(link, tx, txid).await {
+            return if has(client, tx, txid).await {
                 Ok(())
             } else {
                 Err(BroadcastError::Unknown(lie("the id of another transaction after a broadcast")))
@@ -142,7 +142,7 @@ pub(super) async fn broadcast(link: &Link, tx: &Transaction) -> Result<(), Broad
     };
     match verdict(&error) {
         Verdict::Known => Ok(()),
-        _ if has(link, tx, txid).await => Ok(()),
+        _ if has(client, tx, txid).await => Ok(()),
         Verdict::Rejected => Err(BroadcastError::Rejected { text: error.text }),
         Verdict::ServerInTrouble => {
             Err(BroadcastError::Unknown(ChainError::Server { text: error.text }))
@@ -152,7 +152,7 @@ pub(super) async fn broadcast(link: &Link, tx: &Transaction) -> Result<(), Broad
 
 /// Whether the transaction is in the mempool or a block. What `transaction.get` finds says nothing of that:
 /// electrs 0.10 goes on showing transactions that were replaced. Histories do say.
-async fn has(link: &Link, tx: &Transaction, txid: Txid) -> bool {
+async fn has(client: &Client, tx: &Transaction, txid: Txid) -> bool {
     let scripts =
         tx.output.iter().map(|out| &out.script_pubkey).filter(|script| !script.is_op_return());
     for script in scripts.take(OUTPUTS_ASKED) {
@@ -162,7 +162,7 @@ async fn has(link: &Link, tx: &Transaction, txid: Txid) -> bool {
             limit: HISTORY_MAX,
         };
         // A script with too long a history says nothing; the next one may.
-        if let Ok(answer) = link.client.call(call).await
+        if let Ok(answer) = client.call(call).await
             && let Some(history) = answers::history(answer.text())
         {
             return history.iter().any(|entry| entry.txid == txid);

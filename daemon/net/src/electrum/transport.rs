@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     Wallet,
     /// Coins of others.
     Lookup,
+    /// One transaction to be sent.
+    Broadcast,
 }
 
 impl Purpose {
@@ -40,6 +42,7 @@ impl Purpose {
         match self {
             Self::Wallet => "electrum",
             Self::Lookup => "electrum-lookup",
+            Self::Broadcast => "electrum-broadcast",
         }
     }
 }
@@ -99,9 +102,7 @@ impl Connector {
             Scheme::Tcp => None,
             Scheme::Ssl => Some(tls::client_config(config.tls)?),
         };
-        // The random half keeps restarts of the daemon apart, too.
-        let password = format!("{:032x}", rand::random::<u128>());
-        let isolation = Isolation { user: format!("joinery-{}", purpose.name()), password };
+        let isolation = isolation(purpose);
         Ok(Self {
             server: config.server.clone(),
             tls,
@@ -114,6 +115,15 @@ impl Connector {
                 })
             }),
         })
+    }
+
+    /// The same way to the server, on a circuit that nothing else has used or will use.
+    pub(crate) fn for_one_broadcast(&self) -> Self {
+        let mut fresh = self.clone();
+        if let Some((_, isolation)) = &mut fresh.proxy {
+            *isolation = self::isolation(Purpose::Broadcast);
+        }
+        fresh
     }
 
     /// Connects, TLS included, within the configured time.
@@ -167,6 +177,12 @@ impl Connector {
         }
         Err(failure)
     }
+}
+
+/// What no other connection has had. The random half keeps restarts of the daemon apart, too.
+fn isolation(purpose: Purpose) -> Isolation {
+    let password = format!("{:032x}", rand::random::<u128>());
+    Isolation { user: format!("joinery-{}", purpose.name()), password }
 }
 
 #[cfg(test)]
