@@ -395,7 +395,7 @@ fn wallet_that_does_not_read_blocks_neither_questions_nor_its_successor() {
         // Each block is news; the queue fills, because nobody reads.
         server.change(|chain| chain.mine(1));
     }
-    let fee = support::ask(engine.estimate_fee(3));
+    let fee = ask(engine.estimate_fee(3));
     assert!(fee.is_ok(), "{fee:?}");
     let mut second = TestWallet::new(&engine, scripts(0..20));
     second.until_caught_up(0);
