@@ -13,6 +13,7 @@ use crate::line::COMMAND_PREFIX;
 use crate::nacl_box::NaclPublicKey;
 use crate::offer::{MAX_MONEY, Offer, OfferId, OrderType};
 use crate::podle::{Commitment, PodleError};
+use crate::transaction::output_total;
 use crate::utxo::{UtxoError, WireUtxo, canonical_u64};
 
 /// Longest text of an `!error` that is kept, characters.
@@ -276,17 +277,17 @@ fn parse_public_key(text: &str) -> Option<PublicKey> {
 /// `!tx`: the unsigned transaction, base64 of the serialisation without witnesses.
 ///
 /// # Errors
-/// [`PayloadError`]; trailing bytes, witnesses and empty lists are refused.
+/// [`PayloadError`]; trailing bytes, witnesses, empty lists and more than all money are refused.
 pub fn parse_tx(text: &str) -> Result<Transaction, PayloadError> {
     let bytes = decode_base64(text)?;
     // A transaction without witnesses whose input count is zero would be read as the segwit marker.
     let tx: Transaction = encode::deserialize(&bytes).map_err(|_| PayloadError::Transaction)?;
     let unsigned =
         tx.input.iter().all(|input| input.witness.is_empty() && input.script_sig.is_empty());
-    if !unsigned || tx.input.is_empty() || tx.output.is_empty() {
+    if !unsigned || tx.input.is_empty() {
         return Err(PayloadError::Transaction);
     }
-    Ok(tx)
+    possible(tx)
 }
 
 /// The payload of `!tx` or `!push`, before sealing: base64 of the consensus serialisation.
@@ -301,7 +302,15 @@ pub fn tx_payload(tx: &Transaction) -> String {
 /// [`PayloadError`].
 pub fn parse_push(payload: &str) -> Result<Transaction, PayloadError> {
     let bytes = decode_base64(payload.split(' ').next().unwrap_or_default())?;
-    encode::deserialize(&bytes).map_err(|_| PayloadError::Transaction)
+    possible(encode::deserialize(&bytes).map_err(|_| PayloadError::Transaction)?)
+}
+
+/// Refuses what no chain could hold, so that nobody after this adds up more than all money.
+fn possible(tx: Transaction) -> Result<Transaction, PayloadError> {
+    if tx.output.is_empty() || output_total(&tx).is_none() {
+        return Err(PayloadError::Transaction);
+    }
+    Ok(tx)
 }
 
 fn decode_base64(text: &str) -> Result<Vec<u8>, PayloadError> {

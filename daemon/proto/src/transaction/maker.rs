@@ -47,6 +47,9 @@ pub enum MakerRefusal {
         /// Its weight.
         weight: u64,
     },
+    /// Its outputs are worth more than all money.
+    #[error("outputs are worth more than there is money")]
+    Supply,
     /// It cannot be mined soon: a free option on our coins.
     #[error("lock time {locktime} is in the future")]
     LockTime {
@@ -142,6 +145,9 @@ impl MakerShare {
         if weight > MAX_WEIGHT {
             return Err(MakerRefusal::TooLarge { weight });
         }
+        if super::output_total(&tx).is_none() {
+            return Err(MakerRefusal::Supply);
+        }
         self.check_locktime(&tx, height)?;
         let mut inputs = HashSet::new();
         for input in &tx.input {
@@ -227,7 +233,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{MakerRefusal, MakerShare};
-    use crate::offer::{Offer, OrderType};
+    use crate::offer::{MAX_MONEY, Offer, OrderType};
     use crate::transaction::signing::OwnCoin;
 
     fn script(byte: u8) -> ScriptBuf {
@@ -295,6 +301,23 @@ mod tests {
         let mut tx = transaction(&share, 1_000_000, 1_000_020);
         tx.output.extend(vec![tx.output[2].clone(); 4_000]);
         assert!(matches!(share.verify(tx, None), Err(MakerRefusal::TooLarge { .. })));
+    }
+
+    #[test]
+    fn outputs_above_the_money_supply_are_refused() {
+        let share = share("0 27300 100000000 0 0.00002", 1_000_000, &[2_000_000]);
+        for (cj, change) in [
+            (u64::MAX, 1_000_020),
+            (1_000_000, u64::MAX),
+            (u64::MAX, u64::MAX),
+            (MAX_MONEY - 1_000_024, 1_000_020),
+        ] {
+            let tx = transaction(&share, cj, change);
+            assert_eq!(share.verify(tx, None), Err(MakerRefusal::Supply));
+        }
+        // The third output holds 5.
+        let tx = transaction(&share, MAX_MONEY - 1_000_025, 1_000_020);
+        assert!(share.verify(tx, None).is_ok());
     }
 
     proptest! {

@@ -9,3 +9,16 @@ pub mod fees;
 pub mod maker;
 pub mod signing;
 pub mod taker;
+
+use bdk_wallet::bitcoin::Transaction;
+
+use crate::offer::MAX_MONEY;
+
+/// What the outputs of a transaction hold together, satoshi; `None` for more than all money, which no
+/// chain accepts.
+pub(crate) fn output_total(tx: &Transaction) -> Option<u64> {
+    tx.output
+        .iter()
+        .try_fold(0_u64, |sum, output| sum.checked_add(output.value.to_sat()))
+        .filter(|sum| *sum <= MAX_MONEY)
+}
