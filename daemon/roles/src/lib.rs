@@ -4,4 +4,5 @@
 
 pub mod budget;
 pub mod channel;
+pub mod directory;
 pub mod event;

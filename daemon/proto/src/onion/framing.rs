@@ -4,20 +4,40 @@
 
 use super::envelope::MAX_LINE_IN;
 
-/// Reassembles lines from chunks of a stream.
-#[derive(Debug, Default)]
+/// Reassembles lines from chunks of a stream. It holds no memory between whole lines.
+#[derive(Debug)]
 pub struct LineReader {
     buffer: Vec<u8>,
     /// Bytes of the buffer that hold no line end.
     scanned: usize,
+    /// Longest line, bytes without its end.
+    limit: usize,
 }
 
-/// The peer sent a line that is longer than [`MAX_LINE_IN`]; the connection is to be closed.
+/// The peer sent a line that is longer than the limit; the connection is to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("line is longer than {MAX_LINE_IN} bytes")]
+#[error("line is too long")]
 pub struct LineTooLong;
 
+impl Default for LineReader {
+    fn default() -> Self {
+        Self::with_limit(MAX_LINE_IN)
+    }
+}
+
 impl LineReader {
+    /// A reader that takes lines of at most `limit` bytes without their end. The default is [`MAX_LINE_IN`].
+    #[must_use]
+    pub const fn with_limit(limit: usize) -> Self {
+        Self { buffer: Vec::new(), scanned: 0, limit }
+    }
+
+    /// Whether a line has begun and not ended.
+    #[must_use]
+    pub const fn is_within_line(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
     /// Takes bytes from the stream. Callers pass at most a few KiB at a time.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
@@ -33,7 +53,7 @@ impl LineReader {
         let Some(position) = unseen.iter().position(|byte| *byte == b'\n') else {
             self.scanned = self.buffer.len();
             // One more byte may be the CR of the line end.
-            return if self.buffer.len() > MAX_LINE_IN + 1 { Err(LineTooLong) } else { Ok(None) };
+            return if self.buffer.len() > self.limit + 1 { Err(LineTooLong) } else { Ok(None) };
         };
         let rest = self.buffer.split_off(self.scanned + position + 1);
         let mut line = std::mem::replace(&mut self.buffer, rest);
@@ -42,7 +62,7 @@ impl LineReader {
         if line.last() == Some(&b'\r') {
             line.pop();
         }
-        if line.len() > MAX_LINE_IN { Err(LineTooLong) } else { Ok(Some(line)) }
+        if line.len() > self.limit { Err(LineTooLong) } else { Ok(Some(line)) }
     }
 }
 

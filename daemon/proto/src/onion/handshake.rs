@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::envelope::{parse_object, push_ascii_json};
-use super::features::{Features, MAX_FEATURES};
+use super::features::{Features, MAX_FEATURE_NAME, MAX_FEATURES};
 use super::location::{Location, MAX_LOCATION};
 use crate::nick::Nick;
 
@@ -14,6 +14,8 @@ pub const APP_NAME: &str = "joinmarket";
 pub const PROTOCOL_VERSION: i64 = 5;
 /// Longest text in a handshake apart from location and message of the day.
 const MAX_TEXT: usize = 64;
+/// Longest text that is the value of a feature; only `true` means anything, but other values are legal.
+const MAX_FEATURE_TEXT: usize = 512;
 /// Longest message of the day that is kept, characters.
 const MAX_MOTD: usize = 1_024;
 
@@ -103,7 +105,8 @@ impl PeerHandshake {
             parse_object(line.as_bytes()).ok_or(HandshakeError::Malformed)?;
         let too_long = location.len() > MAX_LOCATION
             || [&app_name, &nick, &network].iter().any(|text| text.len() > MAX_TEXT)
-            || features.len() > MAX_FEATURES;
+            || features.len() > MAX_FEATURES
+            || !features.iter().all(is_bounded_feature);
         if too_long {
             return Err(HandshakeError::Malformed);
         }
@@ -207,6 +210,16 @@ impl DirectoryHandshake {
     }
 }
 
+/// No directory of the network takes more than this of a peer: short names, no nesting.
+fn is_bounded_feature((name, value): (&String, &Value)) -> bool {
+    let value_fits = match value {
+        Value::Array(_) | Value::Object(_) => false,
+        Value::String(text) => text.len() <= MAX_FEATURE_TEXT,
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    };
+    name.len() <= MAX_FEATURE_NAME && value_fits
+}
+
 fn push_features(text: &mut String, features: &Features) {
     text.push('{');
     for (index, name) in features.names().enumerate() {
@@ -228,7 +241,30 @@ fn printable(text: &str, limit: usize) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{DirectoryHandshake, PeerHandshake};
+    use super::{DirectoryHandshake, HandshakeError, PeerHandshake};
+
+    #[test]
+    fn features_are_bounded_and_flat() {
+        let parse = |features: &str| {
+            let line = format!(
+                r#"{{"app-name":"joinmarket","directory":false,"location-string":"NOT-SERVING-ONION",
+                "proto-ver":5,"features":{features},"nick":"J5CdDnhVDhc5R7Gg","network":"mainnet"}}"#
+            );
+            PeerHandshake::parse(&line, "mainnet")
+        };
+        let many = |count: usize| {
+            let flags: Vec<_> = (0..count).map(|flag| format!("\"f{flag}\":true")).collect();
+            format!("{{{}}}", flags.join(","))
+        };
+        let text = |length: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(length));
+        let name = |length: usize| format!("{{\"{}\":true}}", "x".repeat(length));
+        for fits in [many(32), text(512), name(64), r#"{"a":null,"b":1,"c":false}"#.to_owned()] {
+            assert!(parse(&fits).is_ok(), "{fits}");
+        }
+        for over in [many(33), text(513), name(65), r#"{"a":{}}"#.into(), r#"{"a":[]}"#.into()] {
+            assert_eq!(parse(&over), Err(HandshakeError::Malformed), "{over}");
+        }
+    }
 
     proptest! {
         #[test]

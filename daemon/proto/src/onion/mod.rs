@@ -8,4 +8,5 @@ pub mod framing;
 pub mod handshake;
 pub mod location;
 pub mod nick_auth;
+pub mod onion_name;
 pub mod peerlist;

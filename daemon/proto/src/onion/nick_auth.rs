@@ -34,6 +34,12 @@ pub enum NickAuthError {
     Signature,
 }
 
+/// Hash of the exact text of a type 793, as the proof covers it.
+#[must_use]
+pub fn hash_of(handshake: &str) -> sha256::Hash {
+    sha256::Hash::hash(handshake.as_bytes())
+}
+
 /// Type 803: the directory's challenge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,17 +84,17 @@ impl Challenge {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The text that is signed. `handshake` is the exact text of our type 793.
-    fn signed_text(&self, handshake: &str, nick: &Nick, key: &PublicKey) -> String {
+    /// The text that is signed. `hash` is that of the exact text of the client's type 793.
+    fn signed_text(&self, hash: &sha256::Hash, nick: &Nick, key: &PublicKey) -> String {
         let Self { challenge, directory_id } = self;
-        let hash = sha256::Hash::hash(handshake.as_bytes());
         format!("nick-auth|{challenge}|{directory_id}|{hash}|{nick}|{key}{TAG}")
     }
 
     /// The answer, type 805.
     #[must_use]
     pub fn answer(&self, handshake: &str, key: &NickKey) -> Proof {
-        let text = self.signed_text(handshake, &key.nick(), key.public_key());
+        let hash = hash_of(handshake);
+        let text = self.signed_text(&hash, &key.nick(), key.public_key());
         Proof { pubkey: key.public_key().to_string(), signature: key.sign_text(text.as_bytes()) }
     }
 }
@@ -129,6 +135,19 @@ impl Proof {
         &self,
         challenge: &Challenge,
         handshake: &str,
+        nick: &Nick,
+    ) -> Result<(), NickAuthError> {
+        self.verify_hashed(challenge, &hash_of(handshake), nick)
+    }
+
+    /// [`Self::verify`] for a directory that kept only [`hash_of`] the handshake.
+    ///
+    /// # Errors
+    /// [`NickAuthError`].
+    pub fn verify_hashed(
+        &self,
+        challenge: &Challenge,
+        handshake: &sha256::Hash,
         nick: &Nick,
     ) -> Result<(), NickAuthError> {
         let key: PublicKey = self.pubkey.parse().map_err(|_| NickAuthError::Malformed)?;
