@@ -70,6 +70,7 @@ suite:
 # docs/benchmarks.md; ONLY=start|small|hundred|thousands|restore measures a part.
 bench: tools
 	$(if $(ONLY),,cargo bench --locked -p joinery-proto)
+	$(if $(ONLY),,cargo bench --locked -p joinery-net --bench directory)
 	cargo bench --locked -p joineryd --bench daemon -- $(if $(RECORD),--record) $(if $(ONLY),--only=$(ONLY))
 
 # Seeds from the vectors, then each target for FUZZ_SECONDS. Needs a nightly toolchain and cargo-fuzz (docs/fuzzing.md).

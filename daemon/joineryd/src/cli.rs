@@ -32,12 +32,33 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: CertificateAction,
     },
+    /// Runs a directory node, where makers and takers of a JoinMarket network meet; needs no wallet. Listens at
+    /// --listen; the network is --jm-network, or else --network.
+    Directory(DirectoryArguments),
     /// Works with a wallet file while no daemon has the wallet unlocked.
     Wallet {
         /// What to do with it.
         #[command(subcommand)]
         action: WalletAction,
     },
+}
+
+/// Settings of a directory node.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct DirectoryArguments {
+    /// Message of the day, shown to whoever connects.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) motd: Option<String>,
+    /// How clients know this directory, usually NAME.onion:5222. With it they can prove that a nick is theirs;
+    /// with an onion address the directory also lists itself.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) identity: Option<String>,
+    /// Loopback address for metrics in Prometheus' text format.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
+    /// Most peers at a time; fewer when the process may not open that many files.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_peers: u32,
 }
 
 /// What to do with a wallet file.
@@ -186,6 +207,15 @@ mod tests {
                 Some(Command::Certificate { action: CertificateAction::Show })
             ));
         }
+    }
+
+    #[test]
+    fn directory_takes_its_settings_from_both_sides() {
+        let cli = parse(&["directory", "--listen=127.0.0.1:0", "--network=signet", "--motd=hi"]);
+        assert_eq!(cli.options.network.as_deref(), Some("signet"));
+        let Some(Command::Directory(arguments)) = cli.command else { panic!("another command") };
+        assert_eq!((arguments.motd.as_deref(), arguments.max_peers), (Some("hi"), 10_000));
+        assert!(Cli::try_parse_from(["joineryd", "directory", "--max-peers=0"]).is_err());
     }
 
     /// Defects row 27: no flag takes a password, a seed, a token or a key.

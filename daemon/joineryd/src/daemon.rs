@@ -208,10 +208,10 @@ async fn watch_certificate(
 }
 
 /// The signals that end the daemon.
-struct Signals([(&'static str, Signal); 3]);
+pub(crate) struct Signals([(&'static str, Signal); 3]);
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self([
             ("SIGTERM", signal(SignalKind::terminate())?),
             ("SIGINT", signal(SignalKind::interrupt())?),
@@ -221,7 +221,7 @@ impl Signals {
     }
 
     /// The name of the next one.
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         let [(terminate, first), (interrupt, second), (hangup, third)] = &mut self.0;
         tokio::select! {
             _ = first.recv() => terminate,

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod daemon;
 mod datadir;
+mod directory;
 mod durable;
 mod exit;
 mod harden;
@@ -70,6 +71,7 @@ fn act(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Version) => print(concat!("joineryd ", env!("CARGO_PKG_VERSION"), "\n")),
         Some(Command::Certificate { action: CertificateAction::Show }) => show(&config()?),
         Some(Command::Certificate { action: CertificateAction::Renew }) => renew(&config()?),
+        Some(Command::Directory(arguments)) => directory::run(&cli.options, arguments),
         Some(Command::Wallet { action: WalletAction::Export { name, file } }) => {
             wallet_command::export(&config()?, name, file)?;
             print(&format!("{}\n", file.display()))

@@ -5,6 +5,7 @@
 //! blocks instead of being async. The binary `regtest` offers the same bench on the command line.
 //!
 //! * [`Bench`]: `Bench::start()` gives a private regtest chain; [`Chain`] has what can be done to it.
+//! * [`DirectoryNode`]: a JoinMarket directory on loopback.
 //! * [`fake_electrum`]: an Electrum server that is honest or lies, as a test wants it.
 //! * [`Relay`]: TLS, a SOCKS5 proxy or a cable to pull, in front of either server.
 //! * [`vectors`]: loads published vectors and reports every failing index.
@@ -13,6 +14,7 @@
 //! * [`Supervised`]: child processes that cannot outlive their test.
 
 mod bench;
+mod directory;
 mod electrum;
 pub mod fake_electrum;
 mod process;
@@ -23,6 +25,7 @@ pub mod vectors;
 mod wait;
 
 pub use bench::{Bench, Chain, Coin, Endpoints, INITIAL_BLOCKS, funds_address};
+pub use directory::DirectoryNode;
 pub use electrum::{Electrum, script_hash};
 pub use process::Supervised;
 pub use relay::{Relay, SocksRequest, TestCertificate};

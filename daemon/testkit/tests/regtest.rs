@@ -77,6 +77,9 @@ fn up_mine_fund_and_a_clean_end() {
     assert!(up.endpoints.cookie_file.is_file());
     assert!(up.endpoints.bitcoind_rpc.starts_with("http://127.0.0.1:"));
 
+    let directory_node = up.endpoints.directory.clone().unwrap();
+    assert!(std::net::TcpStream::connect(&directory_node).is_ok());
+
     let paid = answer(&["fund", ADDRESS, "0.12345678"], directory);
     assert_eq!(paid["txid"].as_str().unwrap().len(), 64);
     let mined = answer(&["mine", "2"], directory);
@@ -105,6 +108,7 @@ fn up_mine_fund_and_a_clean_end() {
     assert_eq!(rest, "", "stdout carries exactly one line");
     assert!(up.child.wait().unwrap().success());
     assert!(std::net::TcpStream::connect(up.electrum()).is_err());
+    assert!(std::net::TcpStream::connect(&directory_node).is_err());
     assert!(refusal(&["mine", "1"], directory).contains("no `regtest up` is running"));
 
     // The chain is continued, not begun again.

@@ -371,6 +371,14 @@ impl Joinmarket {
 }
 
 impl Log {
+    /// From flags and variables alone, for commands that read no file.
+    ///
+    /// # Errors
+    /// When the format is none.
+    pub(crate) fn from_options(options: &Options) -> Result<Self, ConfigError> {
+        Self::build(options, &file::LogTable::default())
+    }
+
     fn build(options: &Options, file: &file::LogTable) -> Result<Self, ConfigError> {
         let format = match options.log_format.as_ref().or(file.format.as_ref()).map(String::as_str)
         {

@@ -11,13 +11,13 @@ use joinery_proto::private_message::NickKey;
 use joinery_roles::directory::{Directory, Fact, Frame, Incident, Load, Output, Settings};
 use joinery_roles::event::LinkId;
 
-pub const NETWORK: &str = "regtest";
+pub(crate) const NETWORK: &str = "regtest";
 
 /// A directory, its clock and what its peers got.
-pub struct Room {
-    pub directory: Directory,
-    pub now: Duration,
-    pub facts: Vec<Fact>,
+pub(crate) struct Room {
+    pub(crate) directory: Directory,
+    pub(crate) now: Duration,
+    pub(crate) facts: Vec<Fact>,
     inbox: BTreeMap<LinkId, Vec<Envelope>>,
     closed: BTreeMap<LinkId, Incident>,
     /// Peers that read nothing: their frames stay unwritten.
@@ -26,42 +26,42 @@ pub struct Room {
 }
 
 /// Whom a test plays.
-pub struct Player {
-    pub link: LinkId,
-    pub key: NickKey,
+pub(crate) struct Player {
+    pub(crate) link: LinkId,
+    pub(crate) key: NickKey,
     /// The text of its handshake.
-    pub handshake: String,
+    pub(crate) handshake: String,
 }
 
 impl Player {
-    pub fn nick(&self) -> String {
+    pub(crate) fn nick(&self) -> String {
         self.key.nick().to_string()
     }
 
-    pub fn public(&self, text: &str) -> String {
+    pub(crate) fn public(&self, text: &str) -> String {
         format!("{}!PUBLIC!{text}", self.nick())
     }
 
-    pub fn private(&self, to: &Self, text: &str) -> String {
+    pub(crate) fn private(&self, to: &Self, text: &str) -> String {
         format!("{}!{}!{text}", self.nick(), to.nick())
     }
 }
 
 /// The key of a number.
-pub fn key(number: u64) -> NickKey {
+pub(crate) fn key(number: u64) -> NickKey {
     let mut bytes = [7_u8; 32];
     bytes[..8].copy_from_slice(&number.to_be_bytes());
     NickKey::new(joinery_proto::bitcoin::secp256k1::SecretKey::from_slice(&bytes).unwrap())
 }
 
 /// The location of a number.
-pub fn onion(number: u64) -> String {
+pub(crate) fn onion(number: u64) -> String {
     let mut bytes = [9_u8; 32];
     bytes[..8].copy_from_slice(&number.to_be_bytes());
     format!("{}:5222", onion_name::encode(&bytes))
 }
 
-pub fn handshake(key: &NickKey, location: &str, features: &[&str]) -> String {
+pub(crate) fn handshake(key: &NickKey, location: &str, features: &[&str]) -> String {
     let handshake = PeerHandshake {
         nick: key.nick(),
         location: location.parse().unwrap(),
@@ -72,16 +72,16 @@ pub fn handshake(key: &NickKey, location: &str, features: &[&str]) -> String {
 }
 
 impl Room {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Settings::new(NETWORK))
     }
 
     /// A directory that asks for proofs of nicks.
-    pub fn with_identity(identity: &str) -> Self {
+    pub(crate) fn with_identity(identity: &str) -> Self {
         Self::with(Settings { identity: Some(identity.into()), ..Settings::new(NETWORK) })
     }
 
-    pub fn with(settings: Settings) -> Self {
+    pub(crate) fn with(settings: Settings) -> Self {
         Self {
             directory: Directory::new(settings, [1; 32]),
             now: Duration::from_secs(1),
@@ -94,7 +94,7 @@ impl Room {
     }
 
     /// A new connection.
-    pub fn connect(&mut self) -> LinkId {
+    pub(crate) fn connect(&mut self) -> LinkId {
         self.links += 1;
         let link = LinkId(self.links);
         self.directory.opened(link, self.now);
@@ -103,7 +103,7 @@ impl Room {
     }
 
     /// A connection that shakes hands.
-    pub fn enter(&mut self, number: u64, location: &str, features: &[&str]) -> Player {
+    pub(crate) fn enter(&mut self, number: u64, location: &str, features: &[&str]) -> Player {
         let key = key(number);
         let handshake = handshake(&key, location, features);
         let link = self.connect();
@@ -111,36 +111,36 @@ impl Room {
         Player { link, key, handshake }
     }
 
-    pub fn taker(&mut self, number: u64) -> Player {
+    pub(crate) fn taker(&mut self, number: u64) -> Player {
         let player = self.enter(number, "NOT-SERVING-ONION", &[]);
         assert!(self.take(player.link)[0].line.contains("\"accepted\": true"));
         player
     }
 
-    pub fn maker(&mut self, number: u64) -> Player {
+    pub(crate) fn maker(&mut self, number: u64) -> Player {
         let player = self.enter(number, &onion(number), &[]);
         assert!(self.take(player.link)[0].line.contains("\"accepted\": true"));
         player
     }
 
-    pub fn say(&mut self, link: LinkId, kind: MessageType, line: &str) {
+    pub(crate) fn say(&mut self, link: LinkId, kind: MessageType, line: &str) {
         let text = format!("{{\"type\": {}, \"line\": {}}}", kind.number(), quoted(line));
         self.raw(link, text.as_bytes());
     }
 
-    pub fn raw(&mut self, link: LinkId, line: &[u8]) {
+    pub(crate) fn raw(&mut self, link: LinkId, line: &[u8]) {
         self.directory.received(link, line, self.now);
         self.settle();
     }
 
     /// The connection ends.
-    pub fn leave(&mut self, link: LinkId) {
+    pub(crate) fn leave(&mut self, link: LinkId) {
         self.directory.closed(link, Incident::Gone, self.now);
         self.settle();
     }
 
     /// Time passes, and everything that is due on the way is done when it is due.
-    pub fn pass(&mut self, time: Duration) {
+    pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while self.directory.next_tick() <= end {
             self.now = self.now.max(self.directory.next_tick());
@@ -151,23 +151,23 @@ impl Room {
     }
 
     /// From now on this peer reads nothing.
-    pub fn deafen(&mut self, link: LinkId) {
+    pub(crate) fn deafen(&mut self, link: LinkId) {
         self.deaf.insert(link);
     }
 
     /// What a peer got since the last call.
-    pub fn take(&mut self, link: LinkId) -> Vec<Envelope> {
+    pub(crate) fn take(&mut self, link: LinkId) -> Vec<Envelope> {
         self.inbox.remove(&link).unwrap_or_default()
     }
 
     /// The texts of what a peer got, `TYPE LINE` each.
-    pub fn lines(&mut self, link: LinkId) -> Vec<String> {
+    pub(crate) fn lines(&mut self, link: LinkId) -> Vec<String> {
         let texts = self.take(link).into_iter();
         texts.map(|envelope| format!("{} {}", envelope.kind.number(), envelope.line)).collect()
     }
 
     /// Why a connection was closed, if it was.
-    pub fn closed(&self, link: LinkId) -> Option<Incident> {
+    pub(crate) fn closed(&self, link: LinkId) -> Option<Incident> {
         self.closed.get(&link).copied()
     }
 
@@ -197,6 +197,6 @@ impl Room {
 }
 
 /// A JSON string.
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap()
 }

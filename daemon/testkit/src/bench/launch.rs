@@ -44,6 +44,7 @@ impl Ports {
             electrum: format!("tcp://{}", self.electrum),
             bitcoind_rpc: format!("http://{}", self.rpc),
             cookie_file: cookie_file(directory),
+            directory: None,
         }
     }
 }

@@ -32,8 +32,6 @@ pub const INITIAL_BLOCKS: u64 = 150;
 const FAREWELL: Duration = Duration::from_secs(30);
 
 /// Where a running bench can be reached: the one line that `regtest up` prints.
-///
-/// The key `directory` of the design comes with the directory node, in a later piece of the project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
     /// `tcp://127.0.0.1:PORT`, an Electrum server without TLS.
@@ -42,6 +40,9 @@ pub struct Endpoints {
     pub bitcoind_rpc: String,
     /// File with `user:password` for it.
     pub cookie_file: PathBuf,
+    /// `127.0.0.1:PORT`, a JoinMarket directory node; only `regtest up` starts one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
 }
 
 /// A running bitcoind and electrs; both end, and a temporary directory goes away, when this is dropped.

@@ -1,4 +1,4 @@
-//! `regtest`: a real bitcoind and electrs on free loopback ports, for a person or for another program's tests.
+//! `regtest`: a real bitcoind, electrs and a JoinMarket directory on free loopback ports, for a person or for another program's tests.
 //!
 //! stdout carries answers only, each as one line of JSON; progress and errors go to stderr.
 
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use bdk_wallet::bitcoin::address::NetworkUnchecked;
 use bdk_wallet::bitcoin::{Address, Amount, Denomination, Network};
 use clap::{Parser, Subcommand};
-use joinery_testkit::{Bench, Chain, Endpoints, Tools};
+use joinery_testkit::{Bench, Chain, DirectoryNode, Endpoints, Tools};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,14 +31,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start bitcoind and electrs, print one line of JSON that says where, stay until SIGTERM or SIGINT.
+    /// Start bitcoind, electrs and a directory node, print one line of JSON that says where, stay until SIGTERM or SIGINT.
     Up {
         /// Directory for data and logs; made if missing. A chain that is already there is continued.
         #[arg(long)]
         dir: PathBuf,
-        /// Name of the JoinMarket network. Takes effect when the bench starts a directory node; it does not yet.
-        #[arg(long, value_name = "NAME")]
-        jm_network: Option<String>,
+        /// Name of the JoinMarket network of the directory node. The reference calls its own `testnet` on regtest.
+        #[arg(long, value_name = "NAME", default_value = "regtest")]
+        jm_network: String,
     },
     /// Mine N blocks and wait until the Electrum server knows them.
     Mine {
@@ -68,7 +68,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Up { dir, jm_network } => up(&dir, jm_network.as_deref()),
+        Command::Up { dir, jm_network } => up(&dir, &jm_network),
         Command::Mine { count, address, dir } => mine(&dir, count, address.as_deref()),
         Command::Fund { address, amount, dir } => fund(&dir, &address, &amount),
         Command::Tools => tools(),
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn up(directory: &Path, jm_network: Option<&str>) -> Result<()> {
+fn up(directory: &Path, jm_network: &str) -> Result<()> {
     // Before signals are caught: a build of many minutes can be interrupted, and is continued next time.
     Tools::ensure()?;
     fs::create_dir_all(directory)
@@ -97,15 +97,15 @@ fn up(directory: &Path, jm_network: Option<&str>) -> Result<()> {
     // Listening before the programs start: a signal during the start must end them, too.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    if jm_network.is_some() {
-        say("--jm-network has no effect yet: this bench starts no directory node");
-    }
     let state = directory.join(STATE);
     remove(&state)?;
     let bench = Bench::start_in(directory)?;
     // By rename: `mine` and `fund` see the whole file or none.
     let temporary = directory.join(".regtest.json.new");
-    let line = serde_json::to_string(bench.endpoints())?;
+    let node = DirectoryNode::start(jm_network)?;
+    let mut endpoints = bench.endpoints().clone();
+    endpoints.directory = Some(node.address().to_string());
+    let line = serde_json::to_string(&endpoints)?;
     fs::write(&temporary, &line)?;
     fs::rename(&temporary, &state)?;
     print(&line)?;
@@ -115,7 +115,10 @@ fn up(directory: &Path, jm_network: Option<&str>) -> Result<()> {
             tokio::select! {
                 _ = interrupt.recv() => return Ok(()),
                 _ = terminate.recv() => return Ok(()),
-                _ = look.tick() => bench.require_running()?,
+                _ = look.tick() => {
+                    bench.require_running()?;
+                    node.require_running()?;
+                }
             }
         }
     });
@@ -182,9 +185,4 @@ fn print(line: &str) -> Result<()> {
     writeln!(stdout, "{line}")?;
     stdout.flush()?;
     Ok(())
-}
-
-fn say(text: &str) {
-    // Advice only; a closed stderr changes nothing.
-    let _ = writeln!(std::io::stderr(), "regtest: {text}");
 }
