@@ -122,6 +122,9 @@ pub enum ApiError {
     /// Another process holds the wallet.
     #[error("the wallet is locked by another process")]
     LockExists,
+    /// A wallet's data cannot be read or written: what was asked for was not done.
+    #[error("storage failed: {0}")]
+    Storage(&'static str),
     /// Unknown or unset configuration value.
     #[error("config value not present")]
     ConfigNotPresent,
@@ -247,6 +250,18 @@ impl ApiError {
         reason: impl Into<String>,
     ) -> Self {
         Self::InvalidRequest { field, code, reason: Some(reason.into()) }
+    }
+
+    /// Wallet files or the wallet's store failed. Logs the error, which names files.
+    pub(crate) fn storage(error: &(dyn std::error::Error + 'static)) -> Self {
+        use std::io::ErrorKind as K;
+        tracing::error!(error, "wallet storage failed");
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        let full = causes.any(|error| {
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            matches!(kind, Some(K::StorageFull | K::QuotaExceeded | K::FileTooLarge))
+        });
+        Self::Storage(if full { "storage_full" } else { "storage_failed" })
     }
 
     /// The answer. The only place where texts and statuses are decided.
@@ -384,6 +399,16 @@ impl ApiError {
                 new(S::BAD_REQUEST, "Websocket handshake expected.", "not_a_websocket")
             }
             Self::NoLog => new(S::NOT_FOUND, "Log not available.", "no_log"),
+            Self::Storage(code) => new(
+                S::INTERNAL_SERVER_ERROR,
+                match *code {
+                    "storage_full" => {
+                        "The disk is full. Nothing was done; free some space and try again."
+                    }
+                    _ => "The wallet's data cannot be read or written. Nothing was done.",
+                },
+                code,
+            ),
             Self::Internal(code) => new(S::INTERNAL_SERVER_ERROR, "Internal server error.", code),
         }
     }
@@ -447,10 +472,7 @@ impl From<SendError> for ApiError {
             }
             SendError::Rejected { text } => failed("broadcast_rejected", json!({"reason": text})),
             SendError::Uncertain => Self::SendUncertain,
-            SendError::Store(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "wallet store failed");
-                Self::Internal("storage_failed")
-            }
+            SendError::Store(error) => Self::storage(&error),
             SendError::Closed => Self::NoWallet("locked_meanwhile"),
             other => {
                 tracing::error!(error = %other, "payment failed");

@@ -69,17 +69,12 @@ fn open_wallet(
         joinery_wallet::store::open(keys.store_paths().clone(), keys.dek()).map_err(|error| {
             match error {
                 StoreError::InUse { .. } => ApiError::LockExists,
-                error => storage_failed(&error),
+                error => ApiError::storage(&error),
             }
         })?;
     let handle = WalletHandle::open(keys, store, options)?;
     let events = handle.events();
     Ok((handle, events))
-}
-
-fn storage_failed(error: &(dyn std::error::Error + 'static)) -> ApiError {
-    tracing::error!(error, "wallet storage failed");
-    ApiError::Internal("storage_failed")
 }
 
 impl AppState {
@@ -327,7 +322,7 @@ impl From<CreateError> for ApiError {
             ),
             CreateError::ExtensionTooLong => Self::invalid("mnemonic_extension"),
             CreateError::EmptyPassword => Self::invalid("password"),
-            error => storage_failed(&error),
+            error => Self::storage(&error),
         }
     }
 }
@@ -348,7 +343,7 @@ impl From<OpenError> for ApiError {
             }
             OpenError::InUse => Self::LockExists,
             OpenError::WrongPassword => Self::InvalidCredentials,
-            error => storage_failed(&error),
+            error => Self::storage(&error),
         }
     }
 }
@@ -371,7 +366,7 @@ impl From<ChangePasswordError> for ApiError {
                 );
                 Self::Internal("password_not_durable")
             }
-            error => storage_failed(&error),
+            error => Self::storage(&error),
         }
     }
 }
@@ -394,6 +389,7 @@ impl From<ServiceError> for ApiError {
             ),
             ServiceError::LabelTooLong(_) => Self::invalid("label"),
             ServiceError::UnknownPath => Self::invalid("hd_path"),
+            ServiceError::Store(error) => Self::storage(&error),
             error => {
                 tracing::error!(error = &error as &dyn std::error::Error, "wallet call failed");
                 Self::Internal("wallet_failed")

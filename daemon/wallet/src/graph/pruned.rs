@@ -75,7 +75,11 @@ impl Pruned {
         if self.txs.is_empty() {
             return;
         }
-        update.txs.retain(|tx| !self.txs.contains_key(&tx.compute_txid()));
+        update.txs.retain(|tx| {
+            // Nor can anything ever confirm that spends again what is finally spent.
+            let again = tx.input.iter().any(|input| self.is_spent(&input.previous_output));
+            !self.txs.contains_key(&tx.compute_txid()) && !again
+        });
         update.anchors.retain(|(_, txid)| !self.txs.contains_key(txid));
         update.seen_ats.retain(|(txid, _)| !self.txs.contains_key(txid));
     }
@@ -196,5 +200,272 @@ impl WalletGraph {
         pruned.extend(finished);
         let data = ChainData { chain, graph, pruned };
         Self::load(self.chain.genesis_hash(), self.index().emptied(), data).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use bdk_wallet::bitcoin::absolute::LockTime;
+    use bdk_wallet::bitcoin::bip32::{Xpriv, Xpub};
+    use bdk_wallet::bitcoin::hashes::Hash;
+    use bdk_wallet::bitcoin::transaction::Version;
+    use bdk_wallet::bitcoin::{
+        Amount, BlockHash, NetworkKind, Sequence, Transaction, TxIn, TxOut, Witness,
+    };
+    use bdk_wallet::chain::{CheckPoint, ConfirmationBlockTime};
+    use joinery_proto::secp;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::{Branch, Keychain, Mixdepth};
+
+    const SCRIPTS: u32 = 12;
+    const KEYCHAIN: Keychain = Keychain { mixdepth: Mixdepth(0), branch: Branch::External };
+    const TIP: u32 = 3000;
+
+    fn hash(height: u32) -> BlockHash {
+        BlockHash::hash(&height.to_be_bytes())
+    }
+
+    fn blocks(heights: impl IntoIterator<Item = u32>) -> CheckPoint {
+        let mut heights: Vec<u32> = heights.into_iter().chain([0]).collect();
+        heights.sort_unstable();
+        heights.dedup();
+        let ids = heights.into_iter().map(|height| BlockId { height, hash: hash(height) });
+        CheckPoint::from_block_ids(ids).expect("ascending")
+    }
+
+    fn graph() -> WalletGraph {
+        let master = Xpriv::new_master(NetworkKind::Test, &[7; 32]).expect("seed");
+        let mut index = JmIndex::default();
+        index.insert_branch(KEYCHAIN, Xpub::from_priv(secp(), &master), false);
+        let mut graph =
+            WalletGraph::load(hash(0), index, ChainData::default()).expect("an empty chain");
+        let _not_stored = graph.derive_to(KEYCHAIN, SCRIPTS);
+        graph
+    }
+
+    fn script(graph: &WalletGraph, index: u32) -> ScriptBuf {
+        let place = ScriptPlace::Ranged { keychain: KEYCHAIN, index: index % SCRIPTS };
+        graph.index().script(&place).expect("derived").clone()
+    }
+
+    fn tx(inputs: &[OutPoint], outputs: &[ScriptBuf], salt: u32) -> Transaction {
+        Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::from_consensus(salt),
+            input: inputs
+                .iter()
+                .map(|previous_output| TxIn {
+                    previous_output: *previous_output,
+                    script_sig: ScriptBuf::new(),
+                    sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+                    witness: Witness::new(),
+                })
+                .collect(),
+            output: outputs
+                .iter()
+                .zip(1000..)
+                .map(|(script, value)| TxOut {
+                    value: Amount::from_sat(value),
+                    script_pubkey: script.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    fn update(tx: &Transaction, height: Option<u32>) -> TxUpdate<ConfirmationBlockTime> {
+        let mut update = TxUpdate::default();
+        let txid = tx.compute_txid();
+        update.txs.push(Arc::new(tx.clone()));
+        match height {
+            Some(height) => {
+                let block_id = BlockId { height, hash: hash(height) };
+                update.anchors.insert((
+                    ConfirmationBlockTime { block_id, confirmation_time: u64::from(height) },
+                    txid,
+                ));
+            }
+            None => {
+                update.seen_ats.insert((txid, 1_700_000_000));
+            }
+        }
+        update
+    }
+
+    fn apply(graph: &mut WalletGraph, tx: &Transaction, height: Option<u32>) {
+        let chain = blocks(height.into_iter().chain([TIP]));
+        graph.apply(chain, update(tx, height), &HashSet::new()).expect("connects");
+    }
+
+    /// One step of a made-up history: which outputs are spent, which scripts paid, and whether a block
+    /// holds it.
+    type Step = (Vec<prop::sample::Index>, Vec<Option<u32>>, bool);
+
+    fn step() -> impl Strategy<Value = Step> {
+        let inputs = proptest::collection::vec(any::<prop::sample::Index>(), 1..3);
+        let outputs = proptest::collection::vec(proptest::option::weighted(0.7, 0..SCRIPTS), 1..4);
+        (inputs, outputs, prop::bool::weighted(0.85))
+    }
+
+    /// Makes histories that a real chain could have: what a block holds conflicts with nothing in an
+    /// earlier one.
+    struct Maker {
+        outputs: Vec<OutPoint>,
+        spent: HashSet<OutPoint>,
+        confirmed: HashSet<Txid>,
+        count: u32,
+    }
+
+    impl Maker {
+        fn make(&mut self, graph: &WalletGraph, step: &Step) -> (Transaction, bool) {
+            let (inputs, outputs, confirm) = step;
+            self.count += 1;
+            let foreign = OutPoint::new(Txid::hash(&self.count.to_be_bytes()), 0);
+            self.outputs.push(foreign);
+            let mut chosen: Vec<OutPoint> =
+                inputs.iter().map(|index| *index.get(&self.outputs)).collect();
+            chosen.dedup();
+            let own = |output: &Option<u32>| match output {
+                Some(index) => script(graph, *index),
+                None => ScriptBuf::from_bytes([vec![0, 20], vec![1; 20]].concat()),
+            };
+            let outputs: Vec<ScriptBuf> = outputs.iter().map(own).collect();
+            let tx = tx(&chosen, &outputs, self.count);
+            let possible = chosen.iter().all(|outpoint| {
+                let made = self.confirmed.contains(&outpoint.txid) || {
+                    !self
+                        .outputs
+                        .iter()
+                        .any(|known| known == outpoint && graph.tx(known.txid).is_some())
+                };
+                made && !self.spent.contains(outpoint)
+            });
+            let confirmed = *confirm && possible;
+            if confirmed {
+                self.spent.extend(&chosen);
+                self.confirmed.insert(tx.compute_txid());
+            }
+            let vouts = 0..u32::try_from(outputs.len()).expect("few");
+            self.outputs.extend(vouts.map(|vout| OutPoint::new(tx.compute_txid(), vout)));
+            (tx, confirmed)
+        }
+    }
+
+    fn same(a: &Canonical, b: &Canonical) -> Result<(), TestCaseError> {
+        prop_assert_eq!(&a.coins, &b.coins);
+        for (txid, position) in &b.positions {
+            prop_assert_eq!(a.positions.get(txid), Some(position));
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// Whatever happened before, and whatever happens after: with and without the finished
+        /// transactions the wallet has the same coins.
+        #[test]
+        fn coins_are_the_same_with_and_without_finished_transactions(
+            before in proptest::collection::vec(step(), 1..60),
+            after in proptest::collection::vec(step(), 0..20),
+        ) {
+            let mut whole = graph();
+            let mut maker = Maker {
+                outputs: Vec::new(),
+                spent: HashSet::new(),
+                confirmed: HashSet::new(),
+                count: 0,
+            };
+            for (n, step) in (1..).zip(&before) {
+                let (tx, confirmed) = maker.make(&whole, step);
+                // Some of the blocks are final, some are not.
+                apply(&mut whole, &tx, confirmed.then_some(n * 40));
+            }
+            let canonical = whole.canonical();
+            let finished = whole.finished(&canonical, |_| true);
+            let mut smaller = whole.rebuilt_without(finished).expect("same chain");
+            same(&canonical, &smaller.canonical())?;
+            for (n, step) in (1..).zip(&after) {
+                let spent = maker.spent.clone();
+                let (tx, confirmed) = maker.make(&whole, step);
+                // No mempool holds what spends a confirmed coin again.
+                if tx.input.iter().any(|input| spent.contains(&input.previous_output)) {
+                    continue;
+                }
+                let height = confirmed.then_some(TIP - 100 + n);
+                apply(&mut whole, &tx, height);
+                apply(&mut smaller, &tx, height);
+                same(&whole.canonical(), &smaller.canonical())?;
+                // Once more, after a restart from what was stored.
+                let data = smaller.everything();
+                smaller = WalletGraph::load(hash(0), smaller.index().emptied(), data)
+                    .expect("same chain");
+                same(&whole.canonical(), &smaller.canonical())?;
+            }
+        }
+    }
+
+    #[test]
+    fn what_competes_or_is_half_spent_stays() {
+        let mut graph = graph();
+        let foreign = |n: u8| OutPoint::new(Txid::from_byte_array([n; 32]), 0);
+        let (a, b) = (script(&graph, 0), script(&graph, 1));
+        let deposit = tx(&[foreign(1)], &[a.clone(), b], 1);
+        let at = |tx: &Transaction, vout| OutPoint::new(tx.compute_txid(), vout);
+        let spend = tx(&[at(&deposit, 0)], std::slice::from_ref(&a), 2);
+        let gone = tx(&[at(&spend, 0)], &[], 3);
+        let rival = tx(&[at(&deposit, 0), foreign(2)], &[a], 4);
+        apply(&mut graph, &deposit, Some(10));
+        apply(&mut graph, &spend, Some(11));
+        apply(&mut graph, &gone, Some(12));
+        let finished = |graph: &WalletGraph| -> HashSet<Txid> {
+            graph.finished(&graph.canonical(), |_| true).into_keys().collect()
+        };
+        let [spend, gone] = [spend, gone].map(|tx| tx.compute_txid());
+        assert_eq!(finished(&graph), HashSet::from([spend, gone]), "the deposit has a coin left");
+        assert!(graph.finished(&graph.canonical(), |txid| *txid != gone).contains_key(&spend));
+        apply(&mut graph, &rival, None);
+        assert_eq!(finished(&graph), HashSet::from([gone]), "the rival would win without it");
+    }
+
+    /// The numbers of `docs/benchmarks.md`. Not an assertion: machines differ.
+    #[test]
+    #[ignore = "prints times; for people, in release mode"]
+    fn time_of_a_view_with_and_without_finished_transactions() {
+        for rounds in [2_000, 10_000, 50_000_u32] {
+            let mut graph = graph();
+            let mut all = TxUpdate::<ConfirmationBlockTime>::default();
+            for n in 0..rounds {
+                let foreign = OutPoint::new(Txid::hash(&n.to_be_bytes()), 0);
+                let deposit = tx(&[foreign], &[script(&graph, n)], n);
+                let spend = tx(&[OutPoint::new(deposit.compute_txid(), 0)], &[], n);
+                for (tx, height) in [(deposit, 1 + n % 900), (spend, 2 + n % 900)] {
+                    let one = update(&tx, Some(height));
+                    all.txs.extend(one.txs);
+                    all.anchors.extend(one.anchors);
+                }
+            }
+            graph.apply(blocks((0..=902).chain([TIP])), all, &HashSet::new()).expect("connects");
+            let coin = tx(&[OutPoint::new(Txid::all_zeros(), 1)], &[script(&graph, 0)], 0);
+            apply(&mut graph, &coin, None);
+            let time = |what: &str, start: Instant| {
+                println!("{:>7} transactions: {what} {:>8.1?}", rounds * 2 + 1, start.elapsed());
+            };
+            let start = Instant::now();
+            let canonical = graph.canonical();
+            time("a view of all of them    ", start);
+            let start = Instant::now();
+            let (smaller, _) = graph.without_finished(&canonical, |_| true).expect("much is over");
+            time("setting the past aside   ", start);
+            let start = Instant::now();
+            let after = smaller.canonical();
+            time("a view of what is left   ", start);
+            assert_eq!(after.coins, canonical.coins);
+            assert_eq!(after.positions.len(), 1);
+        }
     }
 }

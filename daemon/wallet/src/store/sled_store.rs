@@ -222,6 +222,7 @@ const fn is_environment(kind: io::ErrorKind) -> bool {
         kind,
         io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge
             | io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::PermissionDenied
             | io::ErrorKind::OutOfMemory
