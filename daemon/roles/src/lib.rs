@@ -6,3 +6,4 @@ pub mod budget;
 pub mod channel;
 pub mod directory;
 pub mod event;
+pub mod order_book;
