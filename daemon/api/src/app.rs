@@ -82,7 +82,7 @@ impl AppState {
             throttle: Throttle::new(config.clock.clone(), config.failed_unlocks.clone()),
             idle_sockets: IdleSockets::new(config.idle_websockets),
             sends: Arc::new(Sends::new(config.clock.clone())),
-            order_book: OrderBook::new(config.clock.clone()),
+            order_book: OrderBook::new(config.clock.clone(), config.market.clone()),
             activity: Activity::new(Arc::clone(&hub)),
             hub,
             chain_status: chain.status(),

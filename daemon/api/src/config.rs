@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::order_book::MarketView;
 
 /// Gives the last part of the log, for the log page of browser wallets. May block; bounded by the giver.
 pub type LogTail = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
@@ -42,6 +43,8 @@ pub struct ApiConfig {
     pub idle_websockets: usize,
     /// Time between websocket pings.
     pub websocket_ping: Duration,
+    /// The order book; `None`: it is switched off.
+    pub market: Option<MarketView>,
     /// The time.
     pub clock: Clock,
 }
@@ -63,6 +66,7 @@ impl ApiConfig {
             failed_unlocks: None,
             idle_websockets: 32,
             websocket_ping: Duration::from_secs(30),
+            market: None,
             clock: Clock::system(),
         }
     }

@@ -42,12 +42,15 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// Wraps a router.
 pub(crate) fn wrap(router: Router, app: &Arc<AppState>) -> Router {
-    router
-        .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
-            // The panic's text went to the log by way of the panic hook.
-            ApiError::Internal("panic").into_response()
-        }))
-        .layer(from_fn_with_state(Arc::clone(app), around))
+    survive_panics(router).layer(from_fn_with_state(Arc::clone(app), around))
+}
+
+/// Turns panics into answers.
+pub(crate) fn survive_panics(router: Router) -> Router {
+    router.layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
+        // The panic's text went to the log by way of the panic hook.
+        ApiError::Internal("panic").into_response()
+    }))
 }
 
 async fn around(State(app): State<Arc<AppState>>, request: Request, next: Next) -> Response {

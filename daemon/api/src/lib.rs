@@ -40,6 +40,7 @@ pub use auth::{ACCESS_LIFETIME, REFRESH_LIFETIME};
 pub use body::MAX_BODY;
 pub use clock::{Clock, ManualClock};
 pub use config::{ApiConfig, CertificateEnd, LogTail};
+pub use order_book::MarketView;
 pub use settings::{MakerFeeLimits, Sections, Settings, SettingsFileError};
 
 /// Everything on the RPC port: `/api/v1`, the websocket at `/jmws`, `/ws` and `/api/v1/ws`, the order book,
@@ -54,6 +55,12 @@ pub fn websocket_router(app: &Arc<AppState>) -> Router {
     let routes =
         Router::new().fallback(axum::routing::any(websocket::upgrade)).with_state(Arc::clone(app));
     guard::wrap(routes, app)
+}
+
+/// The order book alone, for a loopback port of its own: web proxies of unmodified Jam set-ups expect the
+/// reference's order book watcher there (`spec/roles.md` 7.2). Holds nothing private and changes nothing.
+pub fn order_book_router(app: &Arc<AppState>) -> Router {
+    guard::survive_panics(calls::order_book().with_state(Arc::clone(app)))
 }
 
 /// The OpenAPI document that is served at `/api/v1/openapi.yaml`.

@@ -60,7 +60,7 @@ use crate::app::AppState;
 use crate::body::Object;
 use crate::error::ApiError;
 use crate::settings::tx_fees_of;
-pub(crate) use routes::api;
+pub(crate) use routes::{api, order_book};
 
 /// See [`crate::openapi`].
 pub(crate) const fn openapi_document() -> &'static str {

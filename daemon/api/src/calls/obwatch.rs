@@ -4,15 +4,17 @@ use axum::Json;
 use serde_json::{Value, json};
 
 use super::{App, State};
+use crate::error::ApiError;
+use crate::order_book;
 
-pub(super) async fn orderbook() -> Json<Value> {
-    // Nothing has been collected yet: the same answer as while connecting.
-    Json(json!({"offers": [], "fidelitybonds": []}))
+/// In `details` of the answer when the order book is switched off.
+const DISABLED: ApiError = ApiError::BackendNotReady("order_book_disabled");
+
+pub(super) async fn orderbook(State(app): App) -> Result<Json<order_book::Json>, ApiError> {
+    app.order_book.json().map(Json).ok_or(DISABLED)
 }
 
-pub(super) async fn refresh(State(app): App) -> Json<Value> {
-    if app.order_book.refresh_is_due() {
-        tracing::debug!("order book refresh asked for");
-    }
-    Json(json!({}))
+pub(super) async fn refresh(State(app): App) -> Result<Json<Value>, ApiError> {
+    app.order_book.refresh().await.ok_or(DISABLED)?;
+    Ok(Json(json!({})))
 }

@@ -82,6 +82,21 @@ fn wallet() -> Routes {
         .route("/history", get(history::handle))
 }
 
+/// The order book's paths.
+fn obwatch_routes() -> Routes {
+    Router::new()
+        .route("/orderbook.json", get(obwatch::orderbook))
+        .route("/refreshorderbook", effect(obwatch::refresh))
+}
+
+/// Every route of the order book's own port. Some proxies cut the prefix off, others leave it.
+pub(crate) fn order_book() -> Routes {
+    obwatch_routes()
+        .nest("/obwatch", obwatch_routes())
+        .fallback(|| async { ApiError::NotFound })
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+}
+
 /// Every route of the RPC port, without the static files.
 pub(crate) fn api() -> Routes {
     Router::new()
@@ -89,8 +104,7 @@ pub(crate) fn api() -> Routes {
         .route("/health", get(health::handle))
         .route("/jmws", get(websocket::upgrade))
         .route("/ws", get(websocket::upgrade))
-        .route("/obwatch/orderbook.json", get(obwatch::orderbook))
-        .route("/obwatch/refreshorderbook", effect(obwatch::refresh))
+        .nest("/obwatch", obwatch_routes())
         .route("/jam/api/v0/features", get(jam::features))
         .route("/jam/api/v0/info", get(jam::info))
         .route("/jam/api/v0/log/jmwalletd_stdout.log", get(jam::log))

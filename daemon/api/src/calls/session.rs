@@ -51,6 +51,7 @@ fn warnings(app: &AppState) -> Vec<&'static str> {
     if end.is_some_and(|end| end < app.config.clock.wall().saturating_add(CERTIFICATE_WARNING)) {
         warnings.push("certificate_expires");
     }
+    warnings.extend(app.order_book.problem());
     warnings
 }
 

@@ -154,20 +154,6 @@ async fn foreign_host_names_are_not_answered() {
 }
 
 #[tokio::test]
-async fn order_book_and_refresh() {
-    let rig = Rig::new();
-    let book = rig.get("/obwatch/orderbook.json").send().await;
-    book.expect(200);
-    assert_eq!(book.json(), json!({"offers": [], "fidelitybonds": []}));
-    for _ in 0..3 {
-        let refresh = rig.request(Method::POST, "/obwatch/refreshorderbook").send().await;
-        refresh.expect(200);
-        assert_eq!(refresh.json(), json!({}));
-        rig.get("/obwatch/refreshorderbook").send().await.expect(200);
-    }
-}
-
-#[tokio::test]
 async fn helpers_of_the_packaged_wallet() {
     let chain = Arc::new(NoServer::default());
     let rig = Rig::with(Network::Regtest, chain, |config| {

@@ -14,6 +14,7 @@ mod fake_chain;
 mod journey;
 mod lifecycle;
 mod money;
+mod order_book;
 mod password;
 mod rig;
 mod secrets;
