@@ -102,7 +102,7 @@ pub(crate) struct Options {
     /// SOCKS5 proxy for outgoing connections, socks5://HOST:PORT.
     #[arg(long, global = true, env = "JOINERY_PROXY", value_name = "URL")]
     pub(crate) proxy: Option<String>,
-    /// Directory node of the JoinMarket network; may be repeated (kept for the coinjoin roles).
+    /// Directory node of the JoinMarket network; may be repeated; default those built in.
     #[arg(
         long,
         global = true,
@@ -111,7 +111,7 @@ pub(crate) struct Options {
         value_delimiter = ','
     )]
     pub(crate) directory: Option<Vec<String>>,
-    /// Name of the JoinMarket network, if it is not that of the chain (kept for the coinjoin roles).
+    /// Name of the JoinMarket network, if it is not that of the chain.
     #[arg(long, global = true, env = "JOINERY_JM_NETWORK", value_name = "NAME")]
     pub(crate) jm_network: Option<String>,
     /// Where the API listens; default 127.0.0.1:28183. Port 0 takes any free one.

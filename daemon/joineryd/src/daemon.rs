@@ -40,6 +40,8 @@ struct Listening<'a> {
     rpc: String,
     /// `wss://ADDRESS:PORT` of the websocket, or `ws://`.
     websocket: String,
+    /// `http://ADDRESS:PORT` of the order book alone.
+    order_book: Option<String>,
     /// File with the certificate.
     certificate: Option<&'a Path>,
     /// Its SHA-256 fingerprint.
@@ -61,13 +63,10 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         "starting"
     );
     let kept = &config.joinmarket;
-    if kept.network.is_some() || !kept.directories.is_empty() || config.board_socket.is_some() {
-        tracing::info!(
-            network = kept.network.as_deref(),
-            directories = kept.directories.len(),
-            board_socket = config.board_socket.as_ref().map(|path| path.display().to_string()),
-            "set, but not used by this version"
-        );
+    let control = kept.tor_control.to_string();
+    tracing::debug!(irc = kept.irc.len(), tor_control = control, "kept for the coinjoin roles");
+    if let Some(socket) = &config.board_socket {
+        tracing::info!(board_socket = %socket.display(), "set, but not used by this version");
     }
     match harden::keep_out_of_swap() {
         Ok(()) => tracing::debug!("memory is kept out of swap space"),
@@ -83,6 +82,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         None
     };
     let (rpc, websocket) = bind(config, certificate.as_deref())?;
+    let order_book = bind_order_book(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
@@ -100,8 +100,16 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
             supervisor.spawn("certificate watch", watch);
         }
         supervisor.spawn("watchdog", systemd::watchdog(supervisor.stop()));
-        announce(&directory, &rpc, &websocket, certificate.as_deref())?;
+        if let Some(market) = daemon.market {
+            let (state, chain) = (Arc::clone(&daemon.state), daemon.chain);
+            supervisor.spawn("market", market.run(state, chain, supervisor.stop()));
+        }
+        announce(&directory, &rpc, &websocket, order_book.as_ref(), certificate.as_deref())?;
         supervisor.spawn("api listener", rpc.serve(daemon.router, supervisor.stop()));
+        if let Some(listener) = order_book {
+            let serving = listener.serve(daemon.order_book_router, supervisor.stop());
+            supervisor.spawn("order book listener", serving);
+        }
         let serving = websocket.serve(daemon.websocket_router, supervisor.stop());
         supervisor.spawn("websocket listener", serving);
         systemd::ready();
@@ -149,11 +157,32 @@ fn bind(
     Ok((bind(http.listen)?, bind(http.wss_listen)?))
 }
 
+/// The order book's own port, for web proxies. The usual one may be somebody else's.
+fn bind_order_book(config: &Config) -> Result<Option<Listener>, Failure> {
+    let (book, limits) = (&config.order_book, config.http.limits);
+    let Some(address) = book.listen.filter(|_| book.watch != crate::market::Watch::Off) else {
+        return Ok(None);
+    };
+    let admission = Admission::new(limits.connections, limits.connections_per_address);
+    match Listener::bind(address, None, admission, limits) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if !book.required => {
+            tracing::warn!(%address, %error, "the order book has no port of its own");
+            Ok(None)
+        }
+        Err(error) => {
+            let outcome = Err(error).with_context(|| format!("cannot listen on {address}"));
+            outcome.or_exit(Exit::Unavailable)
+        }
+    }
+}
+
 /// Writes where we listen to the log and to `listening.json`.
 fn announce(
     directory: &DataDir,
     rpc: &Listener,
     websocket: &Listener,
+    order_book: Option<&Listener>,
     certificate: Option<&Certificate>,
 ) -> Result<(), Failure> {
     let secure = if certificate.is_some() { "s" } else { "" };
@@ -161,12 +190,14 @@ fn announce(
         pid: std::process::id(),
         rpc: format!("http{secure}://{}", rpc.address()),
         websocket: format!("ws{secure}://{}", websocket.address()),
+        order_book: order_book.map(|listener| format!("http://{}", listener.address())),
         certificate: certificate.map(|certificate| certificate.path.as_path()),
         fingerprint: certificate.map(Certificate::fingerprint),
     };
     tracing::info!(
         rpc = listening.rpc,
         websocket = listening.websocket,
+        order_book = listening.order_book.as_deref().unwrap_or("none"),
         fingerprint = listening.fingerprint.as_deref().unwrap_or("none"),
         made_now = certificate.is_some_and(|certificate| certificate.fresh),
         "listening"

@@ -14,6 +14,7 @@ mod exit;
 mod harden;
 mod listen;
 mod logging;
+mod market;
 mod supervise;
 mod systemd;
 mod terminal;

@@ -11,10 +11,11 @@ use joinery_wallet::chain::{ChainSource, NoServer};
 use joinery_wallet::directory::WalletDirectory;
 
 use crate::certificate::{self, Certificate};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::datadir::{DataDir, private_directory};
 use crate::exit::{Exit, Failure, OrExit};
 use crate::logging::LogTail;
+use crate::market::Market;
 
 /// Everything that the listeners serve.
 #[derive(Debug)]
@@ -25,6 +26,12 @@ pub(crate) struct Daemon {
     pub(crate) router: Router,
     /// The websocket port.
     pub(crate) websocket_router: Router,
+    /// The port of the order book.
+    pub(crate) order_book_router: Router,
+    /// The chain, for the market task.
+    pub(crate) chain: Arc<dyn ChainSource>,
+    /// The market task, unless the order book is switched off.
+    pub(crate) market: Option<Market>,
 }
 
 /// Puts the parts together. Must be called within the runtime.
@@ -45,7 +52,9 @@ pub(crate) fn build(
     let settings_path = directory.path().join("settings.json");
     let settings = Settings::load(config.network, own_settings(config), settings_path)
         .or_exit(Exit::DataDirectory)?;
+    let (market, view) = Market::new(config::market(config)).unzip();
     let api = ApiConfig {
+        market: view,
         hosts: host_names(config, certificate.as_deref()),
         check_host: config.http.check_host,
         origins: config.http.origins.clone(),
@@ -60,10 +69,14 @@ pub(crate) fn build(
         failed_unlocks: Some(directory.path().join("failed_unlocks")),
         ..ApiConfig::new(env!("CARGO_PKG_VERSION"))
     };
-    let state = AppState::new(api, wallets, chain(config)?, settings);
+    let chain = chain(config)?;
+    let state = AppState::new(api, wallets, Arc::clone(&chain), settings);
     Ok(Daemon {
         router: joinery_api::router(&state),
         websocket_router: joinery_api::websocket_router(&state),
+        order_book_router: joinery_api::order_book_router(&state),
+        chain,
+        market,
         state,
     })
 }

@@ -5,10 +5,12 @@
 //! transaction means and when one is forgotten is decided by the wallet; this crate downloads, proves and
 //! reports.
 
+mod dial;
 mod directory;
 mod electrum;
 mod text;
 
+pub use dial::{DialError, dial};
 pub use directory::{DirectoryError, DirectoryServer};
 pub use electrum::{
     ConfigError, ElectrumConfig, ElectrumEngine, Fingerprint, FingerprintError, Host, ProxyUrl,

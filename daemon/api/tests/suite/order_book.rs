@@ -123,7 +123,7 @@ async fn book_has_the_shape_that_clients_read() {
             "cert_expiry": 400, "verification_valid": true}])
     );
     assert_eq!(body["current_block_height"], 800_000);
-    assert_eq!(body["timestamp"], "2026-11-18T09:06:40Z");
+    assert_eq!(body["timestamp"], "2026-11-18T11:06:40Z");
     assert_eq!(body["offers"][0]["directory_nodes"], json!(["127.0.0.1:5222"]));
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct File {
     #[serde(default)]
     pub(crate) joinmarket: JoinmarketTable,
     #[serde(default)]
+    pub(crate) order_book: OrderBookTable,
+    #[serde(default)]
     pub(crate) board: BoardTable,
     #[serde(default)]
     pub(crate) log: LogTable,
@@ -71,12 +73,23 @@ pub(crate) struct HttpTable {
     pub(crate) stall_timeout_s: Option<u32>,
 }
 
-/// `[joinmarket]`: kept for the coinjoin roles.
+/// `[joinmarket]`: the market and how it is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JoinmarketTable {
     pub(crate) network: Option<String>,
     pub(crate) directories: Option<Vec<String>>,
+    pub(crate) socks: Option<String>,
+    pub(crate) tor_control: Option<String>,
+    pub(crate) irc: Option<Vec<String>>,
+}
+
+/// `[order_book]`: the watcher.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrderBookTable {
+    pub(crate) watch: Option<String>,
+    pub(crate) listen: Option<String>,
 }
 
 /// `[board]`: kept for the board.

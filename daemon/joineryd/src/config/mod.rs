@@ -2,6 +2,7 @@
 
 mod address;
 mod file;
+mod market;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use tracing_subscriber::filter::Targets;
 use crate::cli::Options;
 pub(crate) use address::{HostPort, is_host_name};
 use file::File;
+pub(crate) use market::{Joinmarket, OrderBook, market};
 
 /// Port of the API (`spec/api.md` 1.1).
 const RPC_PORT: u16 = 28183;
@@ -23,8 +25,6 @@ const RPC_PORT: u16 = 28183;
 const WEBSOCKET_PORT: u16 = 28283;
 /// Directories and names that a list may hold.
 const MAX_LIST: usize = 100;
-/// Longest JoinMarket network name; the protocol sends it in each handshake.
-const MAX_NETWORK_NAME: usize = 32;
 
 /// Everything the daemon must know before it starts.
 #[derive(Debug, Clone)]
@@ -39,8 +39,10 @@ pub(crate) struct Config {
     pub(crate) wallet: Wallet,
     /// The listeners.
     pub(crate) http: Http,
-    /// Kept for the coinjoin roles.
+    /// The market.
     pub(crate) joinmarket: Joinmarket,
+    /// The order book watcher.
+    pub(crate) order_book: OrderBook,
     /// Kept for the board: where its process will be listened for.
     pub(crate) board_socket: Option<PathBuf>,
     /// Logging.
@@ -94,15 +96,6 @@ pub(crate) struct Limits {
     pub(crate) body: Duration,
     /// Longest time that a client may take nothing of what is sent to it.
     pub(crate) stall: Duration,
-}
-
-/// The JoinMarket network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Joinmarket {
-    /// Its name, if not that of the chain.
-    pub(crate) network: Option<String>,
-    /// Directory nodes; empty means the ones built in.
-    pub(crate) directories: Vec<HostPort>,
 }
 
 /// Form of log lines.
@@ -208,7 +201,8 @@ impl Config {
             electrum: build_electrum(options, file.electrum, network)?,
             wallet: Wallet::build(&file.wallet)?,
             http: Http::build(options, file.http)?,
-            joinmarket: Joinmarket::build(options, file.joinmarket)?,
+            joinmarket: Joinmarket::build(options, file.joinmarket, network)?,
+            order_book: OrderBook::build(&file.order_book, network)?,
             board_socket: options.board_socket.clone().or(file.board.socket),
             log: Log::build(options, &file.log)?,
         };
@@ -338,35 +332,6 @@ impl Http {
                 stall: seconds("http.stall_timeout_s", file.stall_timeout_s, 60)?,
             },
         })
-    }
-}
-
-impl Joinmarket {
-    fn build(options: &Options, file: file::JoinmarketTable) -> Result<Self, ConfigError> {
-        let network = options.jm_network.clone().or(file.network);
-        if let Some(name) = &network
-            && (name.is_empty()
-                || name.len() > MAX_NETWORK_NAME
-                || !name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')))
-        {
-            let reason = "must be 1 to 32 letters, digits, hyphens or underscores";
-            return Err(value("joinmarket.network (--jm-network)", name, reason));
-        }
-        let given = options.directory.clone().or(file.directories).unwrap_or_default();
-        if given.len() > MAX_LIST {
-            return Err(ConfigError::Contradiction(
-                "joinmarket.directories (--directory) may have 100 entries at most",
-            ));
-        }
-        let mut directories = Vec::with_capacity(given.len());
-        for text in given {
-            directories.push(HostPort::parse(&text).map_err(|reason| {
-                value("joinmarket.directories (--directory)", hidden(&text), reason)
-            })?);
-        }
-        Ok(Self { network, directories })
     }
 }
 

@@ -141,6 +141,17 @@ fn each_bad_value_gets_one_sentence_that_names_its_setting() {
             "joinmarket.network = \"\"",
             "joinmarket.network (--jm-network) is \"\": must be 1 to 32 letters",
         ),
+        ("joinmarket.socks = \"127.0.0.1\"", "joinmarket.socks is"),
+        ("joinmarket.tor_control = \"9051\"", "joinmarket.tor_control is \"9051\": needs a port"),
+        ("joinmarket.irc = [\"irc.example\"]", "joinmarket.irc is \"irc.example\": needs a port"),
+        (
+            "order_book.watch = \"never\"",
+            "order_book.watch is \"never\": must be always, unlocked or off",
+        ),
+        (
+            "order_book.listen = \"0.0.0.0:62601\"",
+            "order_book.listen is \"0.0.0.0:62601\": must be off or a loopback address",
+        ),
         (
             "joinmarket.directories = [\"a.onion\"]",
             "joinmarket.directories (--directory) is \"a.onion\": needs a port",
@@ -209,7 +220,9 @@ fn shipped_sample_is_valid_with_every_line_uncommented_and_documents_every_key()
     keys(&sample.parse().unwrap(), "", &mut documented);
     // An unknown key makes serde list the ones it knows: the list cannot be forgotten that way.
     let mut known = BTreeSet::new();
-    for table in ["", "electrum.", "wallet.", "http.", "joinmarket.", "board.", "log."] {
+    for table in
+        ["", "electrum.", "wallet.", "http.", "joinmarket.", "order_book.", "board.", "log."]
+    {
         let error =
             File::parse(&format!("{table}zzz = 1"), Path::new("x")).unwrap_err().to_string();
         let (_, list) = error.split_once("expected").unwrap();
@@ -217,8 +230,27 @@ fn shipped_sample_is_valid_with_every_line_uncommented_and_documents_every_key()
             known.insert(format!("{table}{key}"));
         }
     }
-    for table in ["electrum", "wallet", "http", "joinmarket", "board", "log"] {
+    for table in ["electrum", "wallet", "http", "joinmarket", "order_book", "board", "log"] {
         assert!(known.remove(table));
     }
     assert_eq!(documented, known);
+}
+
+#[test]
+fn market_has_the_directories_of_its_chain_and_never_plain_ones_of_others() {
+    let config = from_file("").unwrap();
+    let found = market(&config);
+    assert_eq!((found.jm_network.as_str(), found.directories.len()), ("mainnet", 7));
+    assert_eq!(found.watch, crate::market::Watch::Always);
+    assert_eq!(config.order_book.listen, "127.0.0.1:62601".parse().ok());
+    assert!(!config.order_book.required);
+    let plain = "joinmarket.directories = [\"127.0.0.1:5222\", \"directory.example:5222\"]";
+    assert!(market(&from_file(plain).unwrap()).directories.is_empty());
+    let config = from_file(&format!("network = \"regtest\"\n{plain}")).unwrap();
+    let found = market(&config);
+    assert_eq!((found.jm_network.as_str(), found.directories.len()), ("regtest", 1));
+    assert_eq!(config.order_book.listen, None);
+    let off = from_file("order_book.watch = \"off\"\norder_book.listen = \"off\"").unwrap();
+    assert!(off.order_book.listen.is_none());
+    assert!(crate::market::Market::new(market(&off)).is_none());
 }

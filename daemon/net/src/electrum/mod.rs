@@ -24,7 +24,7 @@ mod proofs;
 mod queries;
 mod rules;
 mod script;
-mod socks;
+pub(crate) mod socks;
 mod sync;
 mod tls;
 mod transport;
