@@ -67,6 +67,8 @@ mod peers;
 mod receiving;
 mod recent;
 mod sending;
+#[cfg(test)]
+mod tests;
 
 pub use complaints::Cause;
 pub use config::{

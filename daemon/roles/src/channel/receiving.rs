@@ -78,7 +78,7 @@ impl OnionChannel {
             }
             (MessageType::PeerList, Stage::Up(_)) => self.peer_list(id, &line),
             (MessageType::Public | MessageType::Private, Stage::Up(_)) => {
-                self.routed(via, kind, &line);
+                self.routed(via, &line);
             }
             // Reference nodes close for a 799 or 801; nothing that comes in can harm us. 785, 787 and 797 are
             // their internal numbers, which they let strangers inject: nothing here knows them.
@@ -201,9 +201,8 @@ impl OnionChannel {
         }
     }
 
-    /// A public or private line. Which it is the text says, as for reference nodes; the type must not say
-    /// otherwise.
-    fn routed(&mut self, via: Source, kind: MessageType, line: &str) {
+    /// A public or private line. Which it is the text says and not the type, as for reference nodes.
+    fn routed(&mut self, via: Source, line: &str) {
         let Ok(routed) = RoutedLine::parse(line) else {
             return self.complain(Cause::UnroutableMessage, via);
         };
@@ -211,17 +210,15 @@ impl OnionChannel {
             return;
         }
         match routed.to {
-            Recipient::Public if kind == MessageType::Public => {
+            Recipient::Public => {
                 if let Source::Directory(id) = via {
                     self.seen(routed.from, id);
                 }
                 let (from, text) = (routed.from, routed.text.to_owned());
                 self.event(ChannelEvent::Public { from, via, text });
             }
-            Recipient::Nick(to) if to == self.nick && kind == MessageType::Private => {
-                self.private(via, routed.from, routed.text);
-            }
-            _ => {}
+            Recipient::Nick(to) if to == self.nick => self.private(via, routed.from, routed.text),
+            Recipient::Nick(_) => {}
         }
     }
 
@@ -323,17 +320,16 @@ impl OnionChannel {
                 self.peer_greeted(link, &line)
             }
             (MessageType::Public | MessageType::Private, Progress::Ready) => {
-                let from = RoutedLine::parse(&line).map(|routed| routed.from);
                 // Where the nick is certain only that one may speak; before, public lines only in the name
                 // that it claimed.
-                let foreign = from.is_ok()
-                    && from.ok() != its_nick
-                    && (certain || kind == MessageType::Public);
+                let foreign = RoutedLine::parse(&line).is_ok_and(|routed| {
+                    Some(routed.from) != its_nick && (certain || routed.to == Recipient::Public)
+                });
                 if foreign {
                     self.complain(Cause::ForeignNick, via);
                     return self.strike(link);
                 }
-                self.routed(via, kind, &line);
+                self.routed(via, &line);
             }
             // A directory's handshake from a peer, pings, peer lists: not theirs to send.
             _ => {}
