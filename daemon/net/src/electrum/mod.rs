@@ -7,7 +7,7 @@
 //! (`docs/decisions`), because the bounds and the notifications need it.
 
 mod answers;
-mod backoff;
+pub(crate) mod backoff;
 mod client;
 mod config;
 mod download;

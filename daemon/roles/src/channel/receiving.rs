@@ -33,14 +33,14 @@ impl OnionChannel {
         match self.links.get(&link) {
             Some(Owner::Directory(id)) => {
                 let id = *id;
-                self.from_directory(id, link, line);
+                self.directory_said(id, link, line);
             }
-            Some(Owner::Direct(_)) => self.from_peer(link, line),
+            Some(Owner::Direct(_)) => self.peer_said(link, line),
             None => {}
         }
     }
 
-    fn from_directory(&mut self, id: DirectoryId, link: LinkId, line: &[u8]) {
+    fn directory_said(&mut self, id: DirectoryId, link: LinkId, line: &[u8]) {
         let (now, via) = (self.now, Source::Directory(id));
         let Some(directory) = self.directory(id) else { return };
         if !directory.lines.take(now) {
@@ -71,10 +71,8 @@ impl OnionChannel {
                 | MessageType::NickAuthResult,
                 _,
             ) => self.nick_auth(id, kind, &line),
-            (MessageType::Ping, Stage::Up(_)) => {
-                if directory.pongs.take(now) {
-                    self.send(link, MessageType::Pong, "");
-                }
+            (MessageType::Ping, Stage::Up(_)) if directory.pongs.take(now) => {
+                self.send(link, MessageType::Pong, "");
             }
             (MessageType::PeerList, Stage::Up(_)) => self.peer_list(id, &line),
             (MessageType::Public | MessageType::Private, Stage::Up(_)) => {
@@ -301,7 +299,7 @@ impl OnionChannel {
         }
     }
 
-    fn from_peer(&mut self, link: LinkId, line: &[u8]) {
+    fn peer_said(&mut self, link: LinkId, line: &[u8]) {
         let (now, via) = (self.now, Source::Direct(link));
         let Some(direct) = self.direct(link) else { return };
         if !direct.lines.take(now) {

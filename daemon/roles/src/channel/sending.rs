@@ -249,7 +249,7 @@ impl OnionChannel {
             && direct.bound.as_ref() != Some(to)
             && !direct.is_inbound()
         {
-            direct.proof_due.get_or_insert(now.saturating_add(PROOF_WAIT));
+            direct.proof_due.get_or_insert_with(|| now.saturating_add(PROOF_WAIT));
         }
         self.out(Output::Send { link, line });
     }

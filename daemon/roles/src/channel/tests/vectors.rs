@@ -71,9 +71,7 @@ fn received_lines_have_the_effect_of_the_vector() {
         let channel = OnionChannel::new(config, [0; 32]).unwrap();
         let mut rig = Rig { channel, now: Duration::ZERO, outputs: Vec::new() };
         rig.bring_up(&[]);
-        let kind = MessageType::from_number(
-            u32::try_from(case["type"].as_u64().unwrap()).unwrap(),
-        );
+        let kind = MessageType::from_number(u32::try_from(case["type"].as_u64().unwrap()).unwrap());
         rig.receive(LinkId(0), kind, text(&case["line"]));
         let events = rig.events();
         let public: Vec<(String, String)> = events

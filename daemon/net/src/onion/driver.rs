@@ -1,0 +1,244 @@
+//! The loop between the machine and its connections.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use joinery_roles::channel::{LogFact, OnionChannel, Output};
+use joinery_roles::event::{ChannelEvent, LinkId};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::dial::Dialer;
+use super::link::{Input, Link};
+use super::{Call, OnionConfig};
+
+/// Inputs that wait for the driver; each link has at most one line among them.
+const INPUTS: usize = 256;
+/// Events that wait in the driver before it stops reading.
+const BACKLOG: usize = 1_024;
+/// Pause after an error of the listener: out of file descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// Longest sleep: far ends of time are not for timers.
+const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);
+
+pub(super) struct Driver {
+    channel: OnionChannel,
+    config: OnionConfig,
+    dialer: Dialer,
+    started: Instant,
+    links: BTreeMap<LinkId, Link>,
+    /// Links that may not be read before the time.
+    paused: BTreeMap<LinkId, Duration>,
+    inputs: mpsc::Sender<Input>,
+    arrivals: mpsc::Receiver<Input>,
+    events: mpsc::Sender<ChannelEvent>,
+    backlog: VecDeque<ChannelEvent>,
+    tasks: JoinSet<()>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        channel: OnionChannel,
+        config: OnionConfig,
+        events: mpsc::Sender<ChannelEvent>,
+    ) -> Self {
+        let (inputs, arrivals) = mpsc::channel(INPUTS);
+        Self {
+            channel,
+            dialer: Dialer::new(config.proxy),
+            config,
+            started: Instant::now(),
+            links: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            inputs,
+            arrivals,
+            events,
+            backlog: VecDeque::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) async fn run(mut self, mut calls: mpsc::Receiver<Call>) {
+        if let Some(listener) = self.config.listener.take() {
+            self.tasks.spawn(accept(listener, self.inputs.clone()));
+        }
+        // By itself, because a permit borrows it across the branches below.
+        let events = self.events.clone();
+        self.channel.tick(self.now());
+        loop {
+            self.perform();
+            let now = self.now();
+            let wake = self.channel.next_wake().into_iter().chain(self.paused.values().copied());
+            let wake = wake.min().unwrap_or(Duration::MAX).min(now.saturating_add(LONGEST_SLEEP));
+            tokio::select! {
+                input = self.arrivals.recv(), if self.backlog.len() < BACKLOG => {
+                    // The driver holds a sender itself, so there is always an input to come.
+                    if let Some(input) = input {
+                        self.input(input);
+                    }
+                }
+                call = calls.recv() => match call {
+                    Some(call) => call(&mut self.channel, now),
+                    None => break,
+                },
+                permit = events.reserve(), if !self.backlog.is_empty() => match permit {
+                    Ok(permit) => {
+                        if let Some(event) = self.backlog.pop_front() {
+                            permit.send(event);
+                        }
+                    }
+                    Err(_) => break,
+                },
+                // Tasks that ended are taken off the list, so that it does not grow.
+                Some(_) = self.tasks.join_next() => {}
+                () = sleep_until(self.started + wake) => self.resume(),
+            }
+        }
+        self.channel.stop(self.now());
+        self.perform();
+    }
+
+    fn resume(&mut self) {
+        let now = self.now();
+        let due: Vec<LinkId> =
+            self.paused.iter().filter(|(_, until)| **until <= now).map(|(link, _)| *link).collect();
+        for link in due {
+            self.paused.remove(&link);
+            self.grant(link);
+        }
+        self.channel.tick(now);
+    }
+
+    fn grant(&self, link: LinkId) {
+        if let Some(link) = self.links.get(&link) {
+            link.grant();
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        match input {
+            Input::Opened(link, stream) => {
+                // Closed by the machine in the meantime, or open.
+                if self.links.contains_key(&link) {
+                    self.open(link, stream);
+                    self.channel.opened(link, now);
+                }
+            }
+            Input::Accepted(stream) => {
+                let link = self.channel.accepted(now);
+                self.open(link, stream);
+            }
+            Input::Line(link, line) => {
+                if self.links.contains_key(&link) {
+                    self.channel.received(link, &line, now);
+                    // What the machine wants done with this line comes first: it may want a pause.
+                    self.perform();
+                    if !self.paused.contains_key(&link) {
+                        self.grant(link);
+                    }
+                }
+            }
+            Input::Closed(link, reason) => {
+                if self.forget(link) {
+                    self.channel.closed(link, &reason, now);
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, link: LinkId) -> bool {
+        self.paused.remove(&link);
+        self.links.remove(&link).is_some()
+    }
+
+    fn open(&mut self, link: LinkId, stream: TcpStream) {
+        let (queue, timeout) = (self.config.write_queue, self.config.write_timeout);
+        let open = Link::open(link, stream, queue, timeout, &self.inputs, &mut self.tasks);
+        self.links.insert(link, open);
+    }
+
+    /// Does what the machine wants.
+    fn perform(&mut self) {
+        while let Some(output) = self.channel.poll() {
+            match output {
+                Output::Dial { link, address, purpose } => {
+                    let (dialer, inputs) = (self.dialer.clone(), self.inputs.clone());
+                    let task = self.tasks.spawn(async move {
+                        let input = match dialer.dial(&address, purpose).await {
+                            Ok(stream) => Input::Opened(link, stream),
+                            Err(error) => Input::Closed(link, error.to_string()),
+                        };
+                        let _ = inputs.send(input).await;
+                    });
+                    self.links.insert(link, Link::dialing(task));
+                }
+                Output::Send { link, line } => {
+                    let keeps_up = self.links.get(&link).is_none_or(|open| open.write(line));
+                    if !keeps_up && self.forget(link) {
+                        let reason = "it does not read what is sent to it";
+                        self.channel.closed(link, reason, self.now());
+                    }
+                }
+                Output::Close { link } => {
+                    self.forget(link);
+                }
+                Output::Pause { link, until } => {
+                    let paused = self.paused.entry(link).or_default();
+                    *paused = until.max(*paused);
+                }
+                Output::Event(event) => self.backlog.push_back(event),
+                Output::Log(fact) => log(&fact),
+            }
+        }
+    }
+}
+
+/// Accepts connections for as long as somebody takes them.
+async fn accept(listener: TcpListener, inputs: mpsc::Sender<Input>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Small lines, answered one by one.
+                let _ = stream.set_nodelay(true);
+                if inputs.send(Input::Accepted(stream)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the listener for peers cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn log(fact: &LogFact) {
+    match fact {
+        LogFact::DirectoryUp { directory, verified, motd } => {
+            let motd = crate::text::printable(motd);
+            tracing::info!(directory = directory.0, verified, motd, "directory connected");
+        }
+        LogFact::DirectoryLost { directory, reason, retry_in } => {
+            let reason = crate::text::printable(reason);
+            let retry_s = retry_in.as_secs();
+            tracing::info!(directory = directory.0, reason, retry_s, "directory not connected");
+        }
+        LogFact::PeerUnreachable { nick, reason } => {
+            let reason = crate::text::printable(reason);
+            tracing::debug!(%nick, reason, "no direct connection");
+        }
+        LogFact::Undeliverable { nick } => {
+            tracing::info!(%nick, "a message found no way to its recipient");
+        }
+        LogFact::Misbehaviour { cause, via, unreported } => {
+            tracing::warn!(?cause, ?via, unreported, "foreign misbehaviour");
+        }
+    }
+}
