@@ -1,5 +1,7 @@
 //! The drivers of the market against scripted and real nodes on loopback.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are test code")]
+
 #[path = "market/onion.rs"]
 mod onion;
 #[path = "market/tor.rs"]

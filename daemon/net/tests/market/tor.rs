@@ -116,8 +116,11 @@ async fn real_tor_that_wants_a_password_or_another_cookie_refuses() {
     service.stop().await;
 }
 
+/// What a scripted port answers to a command.
+type Answer = fn(&str) -> Vec<u8>;
+
 /// Accepts one control connection after the other and answers each command by `answer`.
-async fn script(answer: fn(&str) -> Vec<u8>) -> SocketAddr {
+async fn script(answer: Answer) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -128,7 +131,7 @@ async fn script(answer: fn(&str) -> Vec<u8>) -> SocketAddr {
     address
 }
 
-async fn converse(stream: TcpStream, answer: fn(&str) -> Vec<u8>) {
+async fn converse(stream: TcpStream, answer: Answer) {
     let mut stream = BufReader::new(stream);
     let mut command = String::new();
     while stream.read_line(&mut command).await.is_ok_and(|count| count > 0) {
@@ -165,7 +168,7 @@ async fn ready_when_tor_is() {
 
 #[tokio::test]
 async fn faulty_control_ports_are_absent_or_refuse_and_never_hold_us() {
-    let faults: [(fn(&str) -> Vec<u8>, bool); 6] = [
+    let faults: [(Answer, bool); 6] = [
         // A line without end, 4 MiB at a time.
         (|_| vec![b'x'; 4 << 20], false),
         // Closes in the middle of a reply.
