@@ -37,12 +37,17 @@ pub const PING_PER_WINDOW: u16 = 6;
 /// Lines of any kind: a second's worth in the long run, and at once.
 pub const LINES: (f64, u32) = (500.0, 1_000);
 
-/// Frames that may wait for a peer. One that is further behind is a slow reader and is closed.
+/// Shared frames that may wait for a peer. One that is further behind is a slow reader and is closed.
 pub const QUEUE: u32 = 256;
-/// Frames for one peer alone that may wait for it. Further ones are dropped.
-pub const QUEUE_DIRECTED: u32 = 128;
+/// Frames for one peer alone that may wait for it. Further ones are dropped. The 128 of a deployed directory would
+/// lose most of the answers that a taker gets at once when a thousand makers are there.
+pub const QUEUE_DIRECTED: u32 = 8_192;
+/// Bytes of such frames that may wait for one peer.
+pub const DIRECTED_PER_PEER: usize = 4 * 1024 * 1024;
 /// Bytes of such frames that may wait in the whole directory; shared frames are few and need no limit.
 pub const DIRECTED_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes that may wait for each peer even when those are used up, by others who read nothing.
+pub const DIRECTED_ALWAYS: usize = 16 * 1024;
 
 /// Entries of one line of a peer list.
 pub const CHUNK_ENTRIES: usize = 100;
@@ -56,3 +61,6 @@ pub const LIST_SAMPLE: usize = 4_000;
 /// Departures are told at most this often, all since then together: a peer that connects and leaves all the time
 /// must not make the directory write to everybody each time.
 pub const DEPARTURES: Duration = Duration::from_secs(1);
+/// Departures that are told at a time: some 16 lines, well within a queue. When a whole network leaves at once, those
+/// who stay hear of it over some seconds.
+pub const DEPARTURES_AT_ONCE: usize = 5_000;

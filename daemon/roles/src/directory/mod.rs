@@ -32,7 +32,9 @@ pub use incident::{Fact, Incident};
 
 use crate::event::LinkId;
 use incident::Incidents;
-use limits::{DEPARTURES, DIRECTED_BYTES, EVICT, HANDSHAKE, PONG, PROBE, SWEEP};
+use limits::{
+    DEPARTURES, DEPARTURES_AT_ONCE, DIRECTED_BYTES, EVICT, HANDSHAKE, PONG, PROBE, SWEEP,
+};
 use list::Entries;
 use peer::{Peer, Pushed};
 use registry::Registry;
@@ -461,9 +463,14 @@ impl Directory {
             return;
         }
         self.departures_told_at = Some(now);
+        if at_once {
+            // The last one is what is urgent.
+            self.departed.rotate_right(1);
+        }
+        let count = self.departed.len().min(DEPARTURES_AT_ONCE);
         let mut lines = Vec::new();
         let mut entries = Entries::default();
-        for (_, entry) in self.departed.drain(..) {
+        for (_, entry) in self.departed.drain(..count) {
             entries.push(&entry);
             if entries.is_long() {
                 lines.push(entries.take());

@@ -11,7 +11,7 @@ use joinery_proto::onion::nick_auth::Challenge;
 use joinery_proto::onion::onion_name;
 
 use super::frame::{Frame, Load};
-use super::limits::{LINES, QUEUE, QUEUE_DIRECTED, WINDOW};
+use super::limits::{DIRECTED_ALWAYS, DIRECTED_PER_PEER, LINES, QUEUE, QUEUE_DIRECTED, WINDOW};
 use super::list::Listing;
 use crate::budget::Budget;
 use crate::event::LinkId;
@@ -55,15 +55,19 @@ impl Peer {
 
     /// Accounts for a frame that is to be sent. `room` says how many bytes all directed frames may still take.
     pub(super) fn push(&mut self, frame: &Frame, room: usize) -> Pushed {
-        if self.queue.frames >= QUEUE {
+        let queue = &mut self.queue;
+        if frame.is_directed() {
+            let length = frame.bytes().len();
+            let allowed = if length <= room { DIRECTED_PER_PEER } else { DIRECTED_ALWAYS };
+            let full = queue.directed_bytes.saturating_add(length) > allowed;
+            // One may always wait, so that others who read nothing cannot silence this peer.
+            if queue.directed >= QUEUE_DIRECTED || (full && queue.directed > 0) {
+                return Pushed::Dropped;
+            }
+        } else if queue.frames.saturating_sub(queue.directed) >= QUEUE {
             return Pushed::Behind;
         }
-        if frame.is_directed()
-            && (self.queue.directed >= QUEUE_DIRECTED || frame.bytes().len() > room)
-        {
-            return Pushed::Dropped;
-        }
-        self.queue.add(frame);
+        queue.add(frame);
         Pushed::Sent
     }
 

@@ -146,6 +146,21 @@ fn departures_are_told_once_and_together() {
 }
 
 #[test]
+fn departure_of_thousands_makes_nobody_a_slow_reader() {
+    let mut room = Room::with(Settings { max_peers: 20_000, ..Settings::new(NETWORK) });
+    let witness = room.taker(50_000);
+    let crowd: Vec<Player> =
+        (0..12_000).map(|number| room.enter(number, &onion(number), &[])).collect();
+    room.deafen(witness.link);
+    for player in &crowd {
+        room.leave(player.link);
+    }
+    room.pass(Duration::from_secs(10));
+    assert_eq!(room.closed(witness.link), None);
+    assert_eq!(listed(&mut room, &witness).len(), crowd.len());
+}
+
+#[test]
 fn whoever_returns_at_once_has_not_left() {
     let mut room = Room::new();
     let witness = room.taker(1);
