@@ -49,7 +49,7 @@ pub fn encode(key: &[u8; 32]) -> String {
         held = held.saturating_add(8);
         while held >= 5 {
             held = held.saturating_sub(5);
-            let letter = ALPHABET.iter().nth((bits >> held & 31) as usize);
+            let letter = ALPHABET.get((bits >> held & 31) as usize);
             host.extend(letter.map(|letter| char::from(*letter)));
         }
     }

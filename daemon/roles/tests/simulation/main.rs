@@ -2,7 +2,7 @@
 //! and directories that drop, forge, replay, reorder and flood.
 //!
 //! A failing seed is printed; `JOINERY_SEED=N` plays only that one. The same seed gives the same history.
-#![allow(clippy::unwrap_used)] // tests, where a panic is the report
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // tests, where a panic is the report and a seed is printed
 
 mod market;
 mod world;
@@ -37,7 +37,6 @@ fn stormy(seed: u64) -> Plan {
         directories: vec![None, Some(Evil::default()), None, Some(Evil::flooder())],
         resets: 0.002,
         jumps: 0.001,
-        ..Plan::default()
     }
 }
 
@@ -114,6 +113,9 @@ fn market_of_a_thousand_makers_is_complete_ten_seconds_after_the_last_announceme
         market.ask();
         market.run(Duration::from_secs(10));
         assert_eq!(market.signed_offers(), 3_000);
+        let book = market.book();
+        assert_eq!((book.offers.len(), book.bonds.len(), book.bonds_pending), (3_000, 1_000, 0));
+        assert!(book.offers.iter().all(|offer| offer.signed && offer.bond_value > 0.0));
         assert_eq!(market.directory().incidents(Incident::SlowReader), 0);
         assert!(market.most_waiting() <= limits::DIRECTED_BYTES / 8, "{}", market.most_waiting());
     });

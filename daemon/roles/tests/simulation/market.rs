@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use joinery_proto::bitcoin::hashes::Hash;
 use joinery_proto::bitcoin::secp256k1::SecretKey;
+use joinery_proto::bitcoin::{Amount, BlockHash, OutPoint, Txid};
+use joinery_proto::bond_proof::{BondProof, Certificate};
 use joinery_proto::nick::Nick;
 use joinery_proto::offer::OrderType;
 use joinery_proto::onion::envelope::{Envelope, MessageType};
@@ -16,9 +19,14 @@ use joinery_proto::public_message::{self, PublicCommand};
 use joinery_roles::channel::{self, ChannelConfig, DirectoryAddress, OnionChannel};
 use joinery_roles::directory::{self, Directory, Load, Settings};
 use joinery_roles::event::{ChannelEvent, LinkId};
+use joinery_roles::order_book::{self, BondAnswer, Book, BookTip, OrderBook, OrderBookConfig};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+/// Height of the simulated chain.
+const HEIGHT: u32 = 1_000;
+/// First of January 2030, the end of every bond.
+const LOCKTIME: u32 = 1_893_456_000;
 /// The client's connection.
 const CLIENT: LinkId = LinkId(u64::MAX);
 
@@ -32,6 +40,7 @@ pub(crate) struct Market {
     random: StdRng,
     directory: Directory,
     client: OnionChannel,
+    book: OrderBook,
     client_nick: Nick,
     client_link: Option<LinkId>,
     makers: Vec<NickKey>,
@@ -61,6 +70,7 @@ impl Market {
             now: Duration::from_secs(1),
             directory: Directory::new(Settings::new("regtest"), random.random()),
             client: OnionChannel::new(config, random.random()).unwrap(),
+            book: OrderBook::new(OrderBookConfig::new(client_nick, 1), Duration::from_secs(1)),
             client_nick,
             client_link: None,
             makers: (0..makers).map(key).collect(),
@@ -73,6 +83,9 @@ impl Market {
             waiting: 0,
             paused_until: Duration::ZERO,
         };
+        let hash = BlockHash::all_zeros();
+        let tip = BookTip { height: HEIGHT, hash, median_time: 1_700_000_000 };
+        market.book.tip(tip, market.now);
         market.client.tick(market.now);
         market.settle();
         for number in 0..market.makers.len() {
@@ -116,12 +129,14 @@ impl Market {
     pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
-            let tick = self.directory.next_tick().min(self.client.next_wake().unwrap_or(end));
+            let tick = self.client.next_wake().unwrap_or(end);
+            let tick = tick.min(self.directory.next_tick()).min(self.book.next_wake());
             let next = self.queue.first_key_value().map(|((at, _), _)| *at);
             if tick <= end && next.is_none_or(|at| tick < at) {
                 self.now = self.now.max(tick) + Duration::from_micros(1);
                 self.directory.tick(self.now);
                 self.client.tick(self.now);
+                self.book.tick(self.now);
             } else if let Some(at) = next.filter(|at| *at <= end) {
                 self.now = self.now.max(at);
                 match self.queue.pop_first().unwrap().1 {
@@ -172,6 +187,9 @@ impl Market {
             }
             while let Some(output) = self.client.poll() {
                 quiet = false;
+                if let channel::Output::Event(event) = &output {
+                    self.book.event(event, self.now);
+                }
                 match output {
                     channel::Output::Dial { link, .. } => {
                         self.client_link = Some(link);
@@ -196,6 +214,18 @@ impl Market {
                     channel::Output::Event(_) | channel::Output::Log(_) => {}
                 }
             }
+            while let Some(output) = self.book.poll() {
+                quiet = false;
+                match output {
+                    order_book::Output::AskOffers(_) => self.client.request_orderbook(self.now),
+                    order_book::Output::VerifyBond(coin) => {
+                        let amount = Amount::from_sat(100_000_000);
+                        let answer =
+                            BondAnswer::Confirmed { amount, height: 500, time: 1_690_000_000 };
+                        self.book.bond_answer(&coin, answer, self.now);
+                    }
+                }
+            }
             self.waiting = self.waiting.max(self.directory.waiting_bytes());
             if quiet {
                 return;
@@ -208,7 +238,7 @@ impl Market {
         for offer in 0..3 {
             let terms = terms(number, offer);
             let (word, fields) = terms.split_once(' ').unwrap();
-            let proof = "A".repeat(336);
+            let proof = self.proof(number);
             let key = &self.makers[number];
             let payload = format!("{fields}!tbond {proof}");
             // As makers do it: what is signed is everything after the command word.
@@ -217,6 +247,29 @@ impl Market {
             let line = format!("{}!{}!{text}", key.nick(), self.client_nick);
             self.speak(number, MessageType::Private, &line);
         }
+    }
+
+    /// The proof of a maker's bond towards the client.
+    fn proof(&self, number: usize) -> String {
+        let secret = |kind: u8| {
+            let mut bytes = [kind; 32];
+            bytes[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            SecretKey::from_slice(&bytes).unwrap()
+        };
+        let (coin, certificate_key) = (secret(5), secret(6));
+        let expiry = Certificate::expiry_at(HEIGHT).unwrap();
+        let public = |secret: &SecretKey| secret.public_key(joinery_proto::secp());
+        let certificate = Certificate::sign(&coin, &public(&certificate_key), expiry);
+        let outpoint = OutPoint::new(Txid::hash(&number.to_be_bytes()), 0);
+        let maker = self.makers[number].nick();
+        let coin = public(&coin);
+        let taker = &self.client_nick;
+        BondProof::create(&maker, taker, &certificate, &certificate_key, &coin, &outpoint, LOCKTIME)
+    }
+
+    /// The client's order book.
+    pub(crate) fn book(&mut self) -> Arc<Book> {
+        self.book.book(self.now)
     }
 
     /// When something that is sent now arrives at the one end or the other: in order.

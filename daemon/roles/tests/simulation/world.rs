@@ -232,7 +232,7 @@ impl World {
                 self.nodes[directory].machine.received(link(number), &line, now);
                 self.settle_directory(directory);
             }
-            Happening::ToClient(number, line, load) => self.to_client(number, &line, load),
+            Happening::ToClient(number, line, load) => self.reach_client(number, &line, load),
             Happening::EndAtClient(number) => {
                 let Connection { client, client_link, at_client: true, .. } =
                     self.connections[number]
@@ -272,7 +272,7 @@ impl World {
         self.settle_client(client);
     }
 
-    fn to_client(&mut self, number: usize, line: &[u8], load: Option<Load>) {
+    fn reach_client(&mut self, number: usize, line: &[u8], load: Option<Load>) {
         let Connection { client, client_link, directory, at_client, at_directory, .. } =
             self.connections[number];
         if at_directory && let Some(load) = load {
