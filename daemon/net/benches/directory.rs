@@ -199,7 +199,7 @@ fn key(index: usize) -> NickKey {
 /// Connects and shakes hands; every other peer serves an onion.
 async fn enter(address: SocketAddr, index: usize) -> Arc<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
-    let from = Ipv4Addr::new(127, 0, 0, 2 + (index / 4_000) as u8);
+    let from = Ipv4Addr::new(127, 0, 0, u8::try_from(2 + index / 4_000).unwrap());
     socket.bind(SocketAddr::from((from, 0))).unwrap();
     let stream = socket.connect(address).await.unwrap();
     let key = key(index);
