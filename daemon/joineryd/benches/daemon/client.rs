@@ -65,6 +65,13 @@ impl Client {
         Ok((serde_json::from_slice(&bytes).unwrap_or(Value::Null), took))
     }
 
+    /// Offers and bonds in `/obwatch/orderbook.json`.
+    pub(crate) async fn order_book(&self) -> Result<(usize, usize)> {
+        let (book, _) = self.timed(Method::GET, "/../../obwatch/orderbook.json", None).await?;
+        let count = |key: &str| book[key].as_array().map_or(0, Vec::len);
+        Ok((count("offers"), count("fidelitybonds")))
+    }
+
     /// `GET /session`.
     pub(crate) async fn session(&self) -> Result<Value> {
         Ok(self.timed(Method::GET, "/session", None).await?.0)

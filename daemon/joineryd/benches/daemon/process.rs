@@ -21,25 +21,33 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_joineryd");
 pub(crate) struct Home {
     directory: TempDir,
     electrum: String,
+    market: Option<SocketAddr>,
 }
 
 impl Home {
     /// An empty one for daemons that use this Electrum server.
     pub(crate) fn new(electrum: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("joineryd-bench-").tempdir()?;
-        Ok(Self { directory, electrum: electrum.to_owned() })
+        Ok(Self { directory, electrum: electrum.to_owned(), market: None })
+    }
+
+    /// Daemons use this JoinMarket directory.
+    pub(crate) fn directory(mut self, address: SocketAddr) -> Self {
+        self.market = Some(address);
+        self
     }
 
     /// Starts the daemon and waits until `/session` is answered; also gives how long that took.
     pub(crate) async fn start(&self) -> Result<(Daemon, Duration)> {
         let (rpc, websocket) = (free_port()?, free_port()?);
-        let arguments = [
+        let mut arguments = vec![
             format!("--data-dir={}", self.directory.path().join("data").display()),
             "--network=regtest".to_owned(),
             format!("--electrum={}", self.electrum),
             format!("--listen={rpc}"),
             format!("--wss-listen={websocket}"),
         ];
+        arguments.extend(self.market.map(|address| format!("--directory={address}")));
         let log = self.directory.path().join("log");
         let begin = Instant::now();
         let process = Supervised::start("joineryd", Path::new(BINARY), &arguments, &log)?;
@@ -82,6 +90,18 @@ impl Daemon {
             Ok(number.trim().parse::<u64>()? * 1024)
         };
         Ok(Memory { resident: bytes("VmRSS")?, peak: bytes("VmHWM")? })
+    }
+
+    /// Processor time that it has used so far.
+    pub(crate) fn processor_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // 100 ticks a second on every Linux (USER_HZ).
+        // The name may hold anything; after its closing bracket come numbers, the 12th and 13th in ticks.
+        let (_, numbers) = stat.rsplit_once(')').context("no name")?;
+        let ticks = |place: usize| -> Result<u64> {
+            Ok(numbers.split_whitespace().nth(place).context("no time")?.parse()?)
+        };
+        Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
     }
 
     /// Ends it in an orderly way.

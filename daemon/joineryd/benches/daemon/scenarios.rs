@@ -41,6 +41,9 @@ pub(crate) async fn run(bench: &Bench, report: &mut Report, only: Option<&str>) 
     if wanted("thousands") {
         five_thousand(bench, report).await?;
     }
+    if wanted("market") {
+        crate::market::run(bench, report).await?;
+    }
     if wanted("restore") {
         ten_thousand(bench, report).await?;
     }

@@ -10,6 +10,10 @@ use crate::event::Source;
 /// `!orderbook` a minute and way: joinmarket-rs directories disconnect at four (`spec/protocol.md` 13.2).
 const ASKS_PER_MINUTE: u32 = 2;
 
+/// The channel takes an answer that a maker repeats to the byte within half a minute for a duplicate; asking for it
+/// sooner would be in vain.
+const SAME_ANSWER: Duration = Duration::from_secs(35);
+
 /// How far the book is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BookPhase {
@@ -42,7 +46,11 @@ pub(super) struct Gathering {
     newest: Duration,
     /// When everybody was asked last.
     asked: Duration,
+    /// When anybody was asked last.
+    last_ask: Duration,
+    /// When everybody was asked because of a dispute last, and when that is to be done next.
     disputed: Option<Duration>,
+    dispute_due: Option<Duration>,
     /// End of the last collection.
     pub(super) completed: Option<Duration>,
 }
@@ -56,7 +64,9 @@ impl Gathering {
             started: Duration::ZERO,
             newest: Duration::ZERO,
             asked: Duration::ZERO,
+            last_ask: Duration::ZERO,
             disputed: None,
+            dispute_due: None,
             completed: None,
         }
     }
@@ -106,15 +116,20 @@ impl Gathering {
     }
 
     /// A public line contradicts a signed offer: who is right is for its maker to say.
+    ///
+    /// Not more often than the timing says: strangers can cause it. The last one is not forgotten.
     pub(super) fn dispute(&mut self, now: Duration) {
-        if self.disputed.is_none_or(|last| now.saturating_sub(last) >= self.timing.dispute) {
-            self.disputed = Some(now);
-            self.refresh(now);
-        }
+        let due = self.disputed.map_or(now, |last| last.saturating_add(self.timing.dispute));
+        let heard = self.last_ask.saturating_add(SAME_ANSWER);
+        self.dispute_due.get_or_insert_with(|| due.max(now).max(heard));
     }
 
     /// Who is to be asked now.
     pub(super) fn asks(&mut self, now: Duration) -> Vec<Source> {
+        if self.dispute_due.is_some_and(|due| due <= now) {
+            (self.dispute_due, self.disputed) = (None, Some(now));
+            self.refresh(now);
+        }
         let due = now.saturating_sub(self.asked) >= self.timing.refresh;
         if due && self.phase != BookPhase::Connecting {
             self.refresh(now);
@@ -132,6 +147,7 @@ impl Gathering {
             }
             self.phase = BookPhase::Collecting;
             self.newest = now;
+            self.last_ask = now;
         }
         asks
     }
@@ -159,10 +175,11 @@ impl Gathering {
 
     pub(super) fn next_wake(&self) -> Option<Duration> {
         let refresh = self.asked.saturating_add(self.timing.refresh);
-        match self.phase {
+        let regular = match self.phase {
             BookPhase::Connecting => None,
             BookPhase::Collecting => Some(self.ends().min(refresh)),
             BookPhase::Complete => Some(refresh),
-        }
+        };
+        regular.into_iter().chain(self.dispute_due).min()
     }
 }

@@ -225,15 +225,22 @@ fn spoofed_public_line_changes_no_signed_offer() {
     }
     // The maker is asked who is right, once however many lines there are.
     assert_eq!(book.asks.len(), asked + 2);
-    book.event(&maker.private(directory(0), OFFER), 210);
-    assert!(!book.book(210).offers[0].disputed);
-    book.tick(260);
-    assert_eq!(book.book(260).directories[1].differing, 1, "it showed what the maker denies");
-    assert_eq!(book.book(260).directories[0].differing, 0);
+    // The last lie came after that: asked again, but not before five minutes have passed.
+    book.event(&maker.private(directory(0), OFFER), 205);
+    book.event(&maker.public(directory(1), OTHER), 206);
+    book.tick(499);
+    assert_eq!(book.asks.len(), asked + 2);
+    book.tick(500);
+    assert_eq!(book.asks.len(), asked + 4);
+    book.event(&maker.private(directory(0), OFFER), 510);
+    assert!(!book.book(510).offers[0].disputed);
+    book.tick(560);
+    assert_eq!(book.book(560).directories[1].differing, 1, "it showed what the maker denies");
+    assert_eq!(book.book(560).directories[0].differing, 0);
     // Half an hour after the maker's last word a public line counts.
-    book.event(&maker.public(directory(1), OTHER), 210 + 1_801);
-    assert_eq!(book.texts(210 + 1_801), [OTHER]);
-    assert!(!book.book(210 + 1_801).offers[0].signed);
+    book.event(&maker.public(directory(1), OTHER), 510 + 1_801);
+    assert_eq!(book.texts(510 + 1_801), [OTHER]);
+    assert!(!book.book(510 + 1_801).offers[0].signed);
 }
 
 #[test]
