@@ -47,7 +47,9 @@ pub(super) struct Gathering {
     /// When everybody was asked last.
     asked: Duration,
     /// When anybody was asked last.
-    last_ask: Duration,
+    last_ask: Option<Duration>,
+    /// Nobody is asked before.
+    hold: Duration,
     /// When everybody was asked because of a dispute last, and when that is to be done next.
     disputed: Option<Duration>,
     dispute_due: Option<Duration>,
@@ -64,7 +66,8 @@ impl Gathering {
             started: Duration::ZERO,
             newest: Duration::ZERO,
             asked: Duration::ZERO,
-            last_ask: Duration::ZERO,
+            last_ask: None,
+            hold: Duration::ZERO,
             disputed: None,
             dispute_due: None,
             completed: None,
@@ -89,7 +92,14 @@ impl Gathering {
         (place.up, place.owed) = (true, true);
         if self.phase == BookPhase::Connecting {
             self.asked = now;
+            // All that was known went with the last way; an answer that counts as a duplicate would not bring it back.
+            self.hold = self.answers_are_new();
         }
+    }
+
+    /// When makers' answers are not taken for duplicates any more.
+    fn answers_are_new(&self) -> Duration {
+        self.last_ask.map_or(Duration::ZERO, |last| last.saturating_add(SAME_ANSWER))
     }
 
     /// A way is lost.
@@ -120,7 +130,7 @@ impl Gathering {
     /// Not more often than the timing says: strangers can cause it. The last one is not forgotten.
     pub(super) fn dispute(&mut self, now: Duration) {
         let due = self.disputed.map_or(now, |last| last.saturating_add(self.timing.dispute));
-        let heard = self.last_ask.saturating_add(SAME_ANSWER);
+        let heard = self.answers_are_new();
         self.dispute_due.get_or_insert_with(|| due.max(now).max(heard));
     }
 
@@ -136,7 +146,7 @@ impl Gathering {
         }
         let mut asks = Vec::new();
         for (via, place) in &mut self.places {
-            if place.owed && place.budget.take(now) {
+            if place.owed && now >= self.hold && place.budget.take(now) {
                 place.owed = false;
                 asks.push(*via);
             }
@@ -147,7 +157,7 @@ impl Gathering {
             }
             self.phase = BookPhase::Collecting;
             self.newest = now;
-            self.last_ask = now;
+            self.last_ask = Some(now);
         }
         asks
     }

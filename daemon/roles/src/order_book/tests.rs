@@ -486,6 +486,20 @@ fn reset_connection_is_asked_twice_a_minute_at_most() {
 }
 
 #[test]
+fn after_a_reset_makers_are_asked_when_the_same_answer_counts_again() {
+    let mut book = Book1::new();
+    for id in 0..2 {
+        book.event(&ChannelEvent::Down(directory(id)), 10);
+    }
+    book.asks.clear();
+    book.event(&ChannelEvent::Up(directory(0)), 16);
+    book.tick(34);
+    assert!(book.asks.is_empty());
+    book.tick(35);
+    assert_eq!(book.asks, [directory(0)]);
+}
+
+#[test]
 fn directory_that_hides_makers_scores_less() {
     let mut book = Book1::new();
     for number in 0..10 {
