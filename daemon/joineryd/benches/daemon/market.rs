@@ -48,15 +48,19 @@ pub(crate) async fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     }
     let directory = DirectoryNode::start("regtest")?;
     let makers = Makers::start(directory.address(), "regtest", makers)?;
-    let mut times = Vec::new();
+    let (mut times, mut offered) = (Vec::new(), Vec::new());
     for round in 1..=REPEATS {
         let before = makers.asked().len();
         let home = Home::new(&bench.endpoints().electrum)?.directory(directory.address());
         let (daemon, _) = home.start().await?;
         let begin = Instant::now();
+        let mut all_offers = None;
         let complete = loop {
             let (offers, bonds) = daemon.client.order_book().await?;
             let now = Instant::now();
+            if offers == usize::from(MAKERS) {
+                all_offers.get_or_insert(now);
+            }
             if (offers, bonds) == (usize::from(MAKERS), usize::from(BONDED)) {
                 break now;
             }
@@ -64,6 +68,8 @@ pub(crate) async fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             tokio::time::sleep(Duration::from_millis(2)).await;
         };
         let first = makers.asked().get(before).copied().context("nobody was asked")?;
+        let all_offers = all_offers.unwrap_or(complete);
+        offered.push(all_offers.saturating_duration_since(first));
         times.push(complete.saturating_duration_since(first));
         if round == REPEATS {
             makers.set_noisy(true);
@@ -76,6 +82,7 @@ pub(crate) async fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         }
         daemon.stop()?;
     }
+    report.times("market_offers", offered);
     report.times("market", times);
     Ok(())
 }
