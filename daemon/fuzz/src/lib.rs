@@ -38,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     ("envelope", parsers::envelope),
     ("handshake", parsers::handshake),
     ("location", parsers::location),
+    ("onion_name", parsers::onion_name),
     ("peerlist", parsers::peerlist),
     ("nick_auth", parsers::nick_auth),
     ("session_maker", session::maker),

@@ -13,6 +13,7 @@ use joinery_proto::onion::framing::LineReader;
 use joinery_proto::onion::handshake::{DirectoryHandshake, PeerHandshake};
 use joinery_proto::onion::location::Location;
 use joinery_proto::onion::nick_auth::{Challenge, Proof, Verdict};
+use joinery_proto::onion::onion_name;
 use joinery_proto::onion::peerlist::{self, PeerEntry};
 use joinery_proto::podle::{Commitment, Revelation};
 use joinery_proto::private_message::{ONION_HOSTID, UnverifiedMessage};
@@ -261,6 +262,16 @@ pub fn handshake(data: &[u8]) -> bool {
 
 pub fn location(data: &[u8]) -> bool {
     round_trip::<Location>(data)
+}
+
+pub fn onion_name(data: &[u8]) -> bool {
+    if let Some(key) = data.first_chunk::<32>() {
+        assert_eq!(onion_name::decode(&onion_name::encode(key)), Some(*key));
+    }
+    let Some(text) = text(data) else { return false };
+    let Some(key) = onion_name::decode(text) else { return false };
+    assert_eq!(onion_name::encode(&key), text);
+    true
 }
 
 pub fn peerlist(data: &[u8]) -> bool {
