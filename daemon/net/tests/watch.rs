@@ -406,6 +406,32 @@ fn wallet_that_does_not_read_blocks_neither_questions_nor_its_successor() {
 }
 
 #[test]
+fn what_was_not_told_when_the_connection_ended_is_downloaded_again() {
+    let server = FakeElectrum::start().unwrap();
+    server.change(|chain| chain.mine(5));
+    let engine = engine(&server.url());
+    let mut wallet = TestWallet::new(&engine, scripts(0..5));
+    wallet.until_caught_up(0);
+    // Nobody reads, so that the queue is full at some time and the engine holds a deposit in its hand.
+    let downloads = || server.count("blockchain.transaction.get");
+    let mut paid = Vec::new();
+    loop {
+        let before = downloads();
+        paid.push(server.change(|chain| chain.pay(&script(1), 1_000).compute_txid()));
+        let short = std::time::Duration::from_millis(500);
+        if !joinery_testkit::wait_until(short, || downloads() > before) {
+            break;
+        }
+    }
+    assert!(paid.len() > 2, "the queue holds more than one update");
+    server.disconnect_all();
+    await_status(&engine, "gone", |status| !status.connected);
+    wallet.until("every deposit", |wallet| {
+        paid.iter().all(|txid| wallet.height_of(*txid) == Some(0))
+    });
+}
+
+#[test]
 fn dropping_the_engine_ends_its_connections() {
     let server = FakeElectrum::start().unwrap();
     let engine = engine(&server.url());

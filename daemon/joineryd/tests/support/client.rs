@@ -7,7 +7,7 @@ use reqwest::{Certificate, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::daemon::Listening;
-use super::until;
+use super::{PATIENCE, until};
 
 /// Password of the wallets that tests make. Searched for in logs.
 pub const PASSWORD: &str = "correct horse 8c21f0 battery";
@@ -195,11 +195,19 @@ impl Client {
 
     /// Waits until the coins fulfil a condition.
     pub async fn utxos_when(&self, what: &str, holds: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        until(what, || async {
-            let coins = self.utxos().await;
-            holds(&coins).then_some(coins)
-        })
-        .await
+        let mut seen = Vec::new();
+        let looking = tokio::time::timeout(PATIENCE, async {
+            loop {
+                seen = self.utxos().await;
+                if holds(&seen) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let found = looking.await;
+        assert!(found.is_ok(), "waited in vain: {what}; the coins are {seen:#?}");
+        seen
     }
 
     /// Freezes or thaws a coin.

@@ -81,7 +81,6 @@ impl Sync<'_> {
             let statuses: Vec<_> =
                 finished.iter().map(|s| (s.index, status_of(&s.entries))).collect();
             let histories = finished.into_iter().filter_map(|script| self.report(script)).collect();
-            self.remember(&piece.update);
             if !piece.update.is_empty() || !statuses.is_empty() {
                 self.tell(tip, piece.update, histories).await?;
             }

@@ -163,7 +163,8 @@ impl Sync<'_> {
     /// Proves again what was in blocks that were replaced. The wallet hears of the new chain and of the new
     /// proofs in one piece, so that no coin is out of view in between.
     async fn prove_again(&mut self, tip: ChainTip) -> Result<(), Stop> {
-        let unproven = std::mem::take(&mut self.session.unproven);
+        // They stay unproven until the wallet has heard of it: the connection may end in between.
+        let unproven = self.session.unproven.clone();
         let (reachable, gone): (Vec<_>, Vec<_>) =
             unproven.into_iter().partition(|(_, height)| *height <= tip.height);
         let mut update = TxUpdate::default();
@@ -176,23 +177,12 @@ impl Sync<'_> {
             .collect();
         // Out of its block it is unconfirmed until the histories say otherwise.
         update.seen_ats.extend(missing.iter().map(|txid| (*txid, now)));
-        self.remember(&update);
         self.tell(tip, update, Vec::new()).await?;
+        self.session.unproven.clear();
         if !missing.is_empty() {
             self.session.force_all();
         }
         Ok(())
-    }
-
-    /// Notes what the wallet will have once it has applied an update.
-    pub(super) fn remember(&mut self, update: &TxUpdate<ConfirmationBlockTime>) {
-        let known = &mut self.session.known;
-        for tx in &update.txs {
-            known.entry(tx.compute_txid()).or_default();
-        }
-        for (anchor, txid) in &update.anchors {
-            known.insert(*txid, Some(anchor.block_id));
-        }
     }
 
     async fn subscribe(&mut self) -> Result<(), Stop> {
@@ -242,6 +232,8 @@ impl Sync<'_> {
     }
 
     /// Tells the wallet something about the chain; waits while it has not read what it was told before.
+    ///
+    /// What is told counts as known only from then on: when the connection ends first it is downloaded again.
     pub(super) async fn tell(
         &mut self,
         tip: ChainTip,
@@ -249,10 +241,18 @@ impl Sync<'_> {
         histories: Vec<ScriptHistory>,
     ) -> Result<(), Stop> {
         self.insert_verified(std::iter::once(tip.height));
+        let txids = txs.txs.iter().map(|tx| tx.compute_txid()).collect::<Vec<_>>();
+        let anchors: Vec<_> =
+            txs.anchors.iter().map(|(anchor, txid)| (*txid, anchor.block_id)).collect();
         let chain = self.session.chain.clone();
         let update = ChainUpdate { tip, chain, txs, histories };
         self.send(WatchEvent::Update(Box::new(update))).await?;
         self.session.told_tip = Some(tip);
+        let known = &mut self.session.known;
+        for txid in txids {
+            known.entry(txid).or_default();
+        }
+        known.extend(anchors.into_iter().map(|(txid, block)| (txid, Some(block))));
         Ok(())
     }
 
