@@ -2,7 +2,8 @@
 //! cores (reference 0.9.12 / joinmarket-ng 0.37).
 
 use bdk_wallet::bitcoin::hashes::Hash;
-use bdk_wallet::bitcoin::secp256k1::{Message, SecretKey};
+use bdk_wallet::bitcoin::secp256k1::ecdsa::Signature;
+use bdk_wallet::bitcoin::secp256k1::{Message, PublicKey, SecretKey};
 use bdk_wallet::bitcoin::{OutPoint, Txid};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -24,7 +25,7 @@ fn main() {
     println!("  podle_generate             419 /  3 630     8 000");
     println!("  podle_verify               110 /  5 424    10 000");
     println!("  message_sign             3 610 / 25 800    bare_ecdsa_sign less 5 %");
-    println!("  message_verify           3 835 / 16 180    bare_ecdsa_verify less 5 %");
+    println!("  message_verify           3 835 / 16 180    bare_ecdsa_parse_and_verify less 5 %");
     println!("  bond_proof_verify        1 754 /  8 605    11 000");
     println!("  offer_parse                  - / 68 200    2 000 000");
     println!("  offer_with_bond              - /  3 510    10 000");
@@ -71,6 +72,19 @@ fn bare_ecdsa_verify(bencher: Bencher<'_, '_>) {
     bencher
         .counter(ItemsCount::new(1_u32))
         .bench(|| secp().verify_ecdsa(black_box(&message), black_box(&signature), &public));
+}
+
+/// What the library has to do for one message from the wire: key and signature come encoded.
+#[divan::bench]
+fn bare_ecdsa_parse_and_verify(bencher: Bencher<'_, '_>) {
+    let (key, message) = (key(1), Message::from_digest([9; 32]));
+    let signature = secp().sign_ecdsa(&message, &key).serialize_der();
+    let public = key.public_key(secp()).serialize();
+    bencher.counter(ItemsCount::new(1_u32)).bench(|| {
+        let public = PublicKey::from_slice(black_box(&public)).expect("a key");
+        let signature = Signature::from_der(black_box(&signature)).expect("a signature");
+        secp().verify_ecdsa(black_box(&message), &signature, &public)
+    });
 }
 
 #[divan::bench]
