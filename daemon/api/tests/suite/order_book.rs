@@ -171,7 +171,7 @@ async fn refresh_waits_for_answers_and_asks_once_a_minute() {
     let refresh = |method| market.rig.request(method, "/obwatch/refreshorderbook").send();
     // Answered when the collection is over.
     let (reply, ()) = tokio::join!(refresh(Method::POST), async {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        market.refresh.recv().await.expect("the market is asked");
         let mut book = collected();
         book.completed = Some(Duration::from_secs(99));
         market.book.send_replace(Arc::new(book));
