@@ -2,6 +2,7 @@
 //! machine without I/O: inputs and the time come from outside, outputs are values, so that a simulator can run
 //! thousands of them under a seeded scheduler (`spec/roles.md`, `spec/protocol.md` 4, 5, 13 to 15).
 
+pub mod ask;
 pub mod budget;
 pub mod channel;
 pub mod directory;

@@ -19,6 +19,7 @@ pub mod message;
 pub mod mnemonic;
 pub mod path;
 pub mod policy;
+pub mod round;
 pub mod select;
 pub mod service;
 pub mod snapshot;

@@ -1,0 +1,259 @@
+//! Coinjoin rounds as the wallet remembers them (`spec/roles.md` 3.13, 4.9, 4.10; `design.md` "Storage" 1).
+//!
+//! A round is a list of events that is appended to the facts journal and folded into a [`Round`]. Each event is
+//! durable before its consequence leaves the machine; replaying the list after a power cut gives back what the round
+//! holds and what it has shown. New events and new optional fields may be added; old journals must still load.
+//!
+//! What is deliberately not here: anything that belongs to a counterparty except its nick.
+
+use bdk_wallet::bitcoin::{OutPoint, ScriptBuf, Txid};
+use serde::{Deserialize, Serialize};
+
+/// Rounds that are kept once they are over; older ones are forgotten when the journal is rotated.
+pub const MAX_KEPT_ROUNDS: usize = 100;
+/// Longest sentence about an end, bytes.
+pub const MAX_SENTENCE: usize = 512;
+
+/// Number of a round in its wallet: ascending from 1, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RoundId(pub u64);
+
+impl std::fmt::Display for RoundId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Our side of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RoundRole {
+    /// We start the coinjoin and pay.
+    Taker,
+    /// We lend coins for a fee.
+    Maker,
+}
+
+/// What a round is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundBegin {
+    /// Our side.
+    pub role: RoundRole,
+    /// Seconds since epoch.
+    pub time: u64,
+    /// Account whose coins go in.
+    pub mixdepth: u8,
+    /// Equal amount in satoshi; 0 for a sweep whose amount is not known yet.
+    pub amount: u64,
+    /// Taker: makers that are wanted. Maker: 1, the taker.
+    pub counterparties: u8,
+    /// Taker: address that gets the equal amount, or `INTERNAL`. Maker: empty.
+    pub destination: String,
+    /// Nick that we have in it.
+    pub nick: String,
+}
+
+/// What a round came to, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundSums {
+    /// Equal amount, satoshi.
+    pub amount: u64,
+    /// Counterparties that take part in the transaction: their nicks.
+    pub counterparties: Vec<String>,
+    /// Our inputs.
+    pub input_count: u32,
+    /// Value of our inputs, satoshi.
+    pub input_value: u64,
+    /// Taker: fees of all makers. Maker: our fee. Satoshi.
+    pub coinjoin_fee: u64,
+    /// Taker: what the miners get from the whole transaction. Maker: our share. Satoshi.
+    pub miner_fee: u64,
+    /// Taker: what we pay in all (fees of makers and our part of the miner fee). Maker: what we earn, negated.
+    /// Satoshi.
+    pub cost: i64,
+}
+
+/// How a round ended, for people and programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundEnd {
+    /// Stable word, e.g. `complete`, `not_enough_makers`.
+    pub code: String,
+    /// One sentence; at most [`MAX_SENTENCE`] bytes, never a secret, never a counterparty's coin.
+    pub text: String,
+    /// Seconds since epoch.
+    pub time: u64,
+}
+
+/// One thing that happened in a round.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum RoundEvent {
+    /// It began. The first event of each round.
+    Begun(RoundBegin),
+    /// These coins are held by the round: nothing else may select or spend them.
+    Reserved {
+        /// The coins.
+        outpoints: Vec<OutPoint>,
+    },
+    /// The round lets go of all its coins. Never after [`RoundEvent::Signed`].
+    Released,
+    /// Taker: this commitment is about to be sent; the coin and index are used up (recorded together with
+    /// [`crate::store::Fact::CommitmentUsed`]).
+    CommitmentSent {
+        /// The coin that it proves; `None` for an external one.
+        outpoint: Option<OutPoint>,
+        /// NUMS index.
+        index: u8,
+        /// SHA256 of P2.
+        commitment: [u8; 32],
+    },
+    /// Taker: an unsigned transaction is about to be shown to makers.
+    Shown {
+        /// Its id (no input of ours has a scriptSig).
+        txid: Txid,
+        /// What it comes to.
+        sums: RoundSums,
+    },
+    /// Maker: our coins and scripts are about to be told to a taker.
+    Revealed {
+        /// The scripts; never given to anybody else.
+        scripts: Vec<ScriptBuf>,
+        /// The taker's commitment; used up.
+        commitment: [u8; 32],
+    },
+    /// Our signatures exist or are about to leave: from now on the coins may be spent by `txid` at any time.
+    /// Maker: before `!sig`, with the unsigned transaction; up to three per round. Taker: the complete transaction.
+    Signed {
+        /// The transaction.
+        txid: Txid,
+        /// Consensus serialisation.
+        raw: Vec<u8>,
+        /// What it comes to.
+        sums: RoundSums,
+        /// Seconds since epoch.
+        time: u64,
+    },
+    /// A transaction of the round was seen in the mempool or in a block for the first time.
+    Seen {
+        /// Which; of several signed ones the one that counts.
+        txid: Txid,
+        /// Seconds since epoch.
+        time: u64,
+    },
+    /// It is in a block.
+    Confirmed {
+        /// Which.
+        txid: Txid,
+        /// Height of the block.
+        height: u32,
+        /// Seconds since epoch at which we learnt of it.
+        time: u64,
+    },
+    /// Something else spent a coin of the round in a block, or it was given up: the coins are free where they are
+    /// unspent.
+    Abandoned {
+        /// Seconds since epoch.
+        time: u64,
+    },
+    /// Maker: the row of the income statement is written.
+    Accounted,
+    /// The conversation part is over. What was signed is still followed.
+    Ended(RoundEnd),
+}
+
+/// A round with all its events folded together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Round {
+    /// Its number.
+    pub id: RoundId,
+    /// What it is about.
+    pub begin: RoundBegin,
+    /// Coins that it holds.
+    pub coins: Vec<OutPoint>,
+    /// Scripts that were shown to a taker.
+    pub scripts: Vec<ScriptBuf>,
+    /// What it comes to; the last that was said.
+    pub sums: RoundSums,
+    /// Transactions that may appear: id, serialisation, and when they were signed.
+    pub signed: Vec<(Txid, Vec<u8>, u64)>,
+    /// First sighting: id and seconds since epoch.
+    pub seen: Option<(Txid, u64)>,
+    /// Block: height and seconds since epoch at which we learnt of it.
+    pub confirmed: Option<(u32, u64)>,
+    /// It was given up after signing.
+    pub abandoned: bool,
+    /// The row of the income statement is written.
+    pub accounted: bool,
+    /// How the conversation part ended; `None` while it runs, also after a power cut until it is settled.
+    pub end: Option<RoundEnd>,
+}
+
+impl Round {
+    /// A round that has just begun.
+    #[must_use]
+    pub fn new(id: RoundId, begin: RoundBegin) -> Self {
+        let sums = RoundSums { amount: begin.amount, ..RoundSums::default() };
+        Self {
+            id,
+            begin,
+            coins: Vec::new(),
+            scripts: Vec::new(),
+            sums,
+            signed: Vec::new(),
+            seen: None,
+            confirmed: None,
+            abandoned: false,
+            accounted: false,
+            end: None,
+        }
+    }
+
+    /// Folds an event in.
+    pub fn apply(&mut self, event: &RoundEvent) {
+        match event {
+            RoundEvent::Begun(begin) => self.begin = begin.clone(),
+            RoundEvent::Reserved { outpoints } => {
+                let new = outpoints.iter().filter(|outpoint| !self.coins.contains(outpoint));
+                let new: Vec<OutPoint> = new.copied().collect();
+                self.coins.extend(new);
+            }
+            RoundEvent::Released => {
+                if self.signed.is_empty() {
+                    self.coins.clear();
+                }
+            }
+            RoundEvent::CommitmentSent { .. } => {}
+            RoundEvent::Shown { sums, .. } => self.sums = sums.clone(),
+            RoundEvent::Revealed { scripts, .. } => self.scripts.clone_from(scripts),
+            RoundEvent::Signed { txid, raw, sums, time } => {
+                self.signed.retain(|(known, _, _)| known != txid);
+                self.signed.push((*txid, raw.clone(), *time));
+                self.sums = sums.clone();
+            }
+            RoundEvent::Seen { txid, time } => self.seen = Some((*txid, *time)),
+            RoundEvent::Confirmed { txid, height, time } => {
+                self.seen.get_or_insert((*txid, *time));
+                self.confirmed = Some((*height, *time));
+            }
+            RoundEvent::Abandoned { .. } => self.abandoned = true,
+            RoundEvent::Accounted => self.accounted = true,
+            RoundEvent::Ended(end) => self.end = Some(end.clone()),
+        }
+    }
+
+    /// Whether the round still keeps its coins from everybody else: while it runs, and after signing until a block or
+    /// the decision to give it up settles it. Ended without a signature, it holds nothing.
+    #[must_use]
+    pub fn holds_coins(&self) -> bool {
+        if self.signed.is_empty() {
+            self.end.is_none()
+        } else {
+            self.confirmed.is_none() && !self.abandoned
+        }
+    }
+
+    /// Whether nothing can happen in it any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.end.is_some() && (self.signed.is_empty() || self.confirmed.is_some() || self.abandoned)
+    }
+}
