@@ -1,19 +1,17 @@
 //! What moves bytes between Joinery and the outside world: the Electrum engine, which implements
 //! [`joinery_wallet::chain::ChainSource`], the directory node, which drives [`joinery_roles::directory`], the
-//! driver of the onion message channel ([`onion`]), and our onion service by Tor's control port ([`tor`]).
+//! onion message channel ([`onion`]), and our onion service by Tor's control port ([`tor`]).
 //!
 //! What it deliberately is not: it knows no keys, no coins and no policy. Which scripts are watched, what a
 //! transaction means and when one is forgotten is decided by the wallet; this crate downloads, proves and
 //! reports.
 
-mod dial;
 mod directory;
 mod electrum;
 pub mod onion;
 mod text;
 pub mod tor;
 
-pub use dial::{DialError, dial};
 pub use directory::{DirectoryError, DirectoryServer};
 pub use electrum::{
     ConfigError, ElectrumConfig, ElectrumEngine, Fingerprint, FingerprintError, Host, ProxyUrl,

@@ -1,9 +1,7 @@
-//! The market task: an order book watcher of its own nick (`spec/roles.md` 7). It drives the message channel and the
-//! order book, looks bonds up on the chain, and shows the API what it has. It needs no wallet.
+//! The market task: an order book watcher of its own nick (`spec/roles.md` 7). It listens to the message channel,
+//! drives the order book, looks bonds up on the chain, and shows the API what it has. It needs no wallet.
 //!
 //! Its nick is drawn at each start, is never that of a maker or taker, and its circuits are its own.
-
-mod links;
 
 use std::io;
 use std::sync::Arc;
@@ -11,16 +9,13 @@ use std::time::Duration;
 
 use joinery_api::{AppState, MarketView};
 use joinery_net::ProxyUrl;
+use joinery_net::onion::{NotSaid, OnionConfig, OnionHandle, OnionStatus, spawn};
 use joinery_proto::bitcoin::secp256k1::SecretKey;
 use joinery_proto::private_message::NickKey;
-use joinery_roles::channel::{
-    Audience, ChannelConfig, ChannelTiming, DirectoryAddress, LogFact, OnionChannel, Output,
-    Purpose,
-};
-use joinery_roles::event::{DirectoryId, Source};
+use joinery_roles::channel::{Audience, ChannelConfig, ChannelTiming, DirectoryAddress};
+use joinery_roles::event::{ChannelEvent, Source};
 use joinery_roles::order_book::{
-    BondAnswer, BondedCoin, Book, BookTip, OrderBook, OrderBookConfig, OrderBookTiming,
-    Output as BookOutput,
+    BondAnswer, BondedCoin, Book, BookTip, OrderBook, OrderBookConfig, OrderBookTiming, Output,
 };
 use joinery_wallet::chain::{ChainError, ChainSource, ChainStatus};
 use joinery_wallet::types::Network;
@@ -28,8 +23,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use links::{Links, News};
-
+/// News of the channel that wait for the book.
+const NEWS: usize = 256;
 /// Shortest time between two books for readers.
 const PUBLISH: Duration = Duration::from_millis(50);
 /// How long no directory may be reached before that is shown as trouble.
@@ -115,17 +110,16 @@ impl Market {
             return Ok(());
         }
         while !stop.is_cancelled() {
-            let wanted = || self.config.watch == Watch::Always || app.wallet().is_some();
-            if wanted() {
+            if self.config.watch == Watch::Always || app.wallet().is_some() {
                 let mut session = Session::start(&self.config, &app, Arc::clone(&chain))?;
                 session.run(&mut self, &app, &stop).await;
                 self.book.send_replace(Arc::new(Book::empty()));
                 self.problem.send_replace(None);
-            } else {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = sleep(LOOK) => {}
-                }
+            }
+            // A session that ends by itself must not become a loop.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sleep(LOOK) => {}
             }
         }
         Ok(())
@@ -135,16 +129,14 @@ impl Market {
 /// One nick, from its first connection to its end.
 struct Session {
     start: Instant,
-    channel: OnionChannel,
+    channel: OnionHandle,
+    news: mpsc::Receiver<ChannelEvent>,
+    channel_status: watch::Receiver<OnionStatus>,
     book: OrderBook,
-    links: Links,
-    news: mpsc::Receiver<News>,
     chain: Arc<dyn ChainSource>,
     status: watch::Receiver<ChainStatus>,
     answers: mpsc::Receiver<(BondedCoin, BondAnswer)>,
     answer: mpsc::Sender<(BondedCoin, BondAnswer)>,
-    /// The last attempt to connect found no proxy.
-    no_proxy: bool,
     /// When a directory was connected last.
     reached: Instant,
     published: Instant,
@@ -168,8 +160,10 @@ impl Session {
         if regtest {
             channel.timing = ChannelTiming::regtest();
         }
-        let connect = channel.timing.connect;
-        let channel = OnionChannel::new(channel, random()?).map_err(io::Error::other)?;
+        let (sender, news) = mpsc::channel(NEWS);
+        let mut onion = OnionConfig::new("orderbook");
+        onion.proxy = Some(config.socks.0);
+        let channel = spawn(onion, channel, sender).map_err(io::Error::other)?;
         let directories = u16::try_from(config.directories.len()).unwrap_or(u16::MAX);
         let mut book = OrderBookConfig::new(nick, directories);
         if regtest {
@@ -179,23 +173,19 @@ impl Session {
         let policy = policy.load();
         (book.interest_rate, book.bond_exponent) =
             (policy.interest_rate, policy.bond_value_exponent);
-        let secret: [u8; 16] = random()?;
-        let secret = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        let (links, news) = Links::new(config.socks, connect, secret);
         let (answer, answers) = mpsc::channel(16);
         let now = Instant::now();
         tracing::info!(%nick, directories, network = config.jm_network, "order book watcher starts");
         Ok(Self {
             start: now,
+            channel_status: channel.status(),
             channel,
-            book: OrderBook::new(book, Duration::ZERO),
-            links,
             news,
+            book: OrderBook::new(book, Duration::ZERO),
             status: chain.status(),
             chain,
             answers,
             answer,
-            no_proxy: false,
             reached: now,
             published: now,
         })
@@ -205,21 +195,23 @@ impl Session {
         self.start.elapsed()
     }
 
+    /// Runs until `stop`, until the book is not wanted any more, or until the channel fails.
     async fn run(&mut self, market: &mut Market, app: &AppState, stop: &CancellationToken) {
         let mut look = tokio::time::interval(LOOK);
         self.status.mark_changed();
-        self.channel.tick(self.now());
         loop {
-            self.work();
+            if self.work().await.is_err() {
+                break;
+            }
             let wake = self.publish(market);
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(news) = self.news.recv() => {
-                    self.heard(news);
+                news = self.news.recv() => {
+                    let Some(news) = news else { break };
+                    self.book.event(&news, self.now());
                     // What has come already is taken together.
                     while let Ok(news) = self.news.try_recv() {
-                        self.heard(news);
-                        self.work();
+                        self.book.event(&news, self.now());
                     }
                 }
                 Some((coin, answer)) = self.answers.recv() => {
@@ -245,81 +237,25 @@ impl Session {
                 }
                 () = sleep_until(wake) => {}
             }
-            let now = self.now();
-            self.channel.tick(now);
-            self.book.tick(now);
+            self.book.tick(self.now());
         }
-        self.channel.stop(self.now());
-        self.work();
+        self.channel.stop();
+        self.channel.stopped().await;
         tracing::info!("order book watcher ends");
     }
 
-    /// Bytes have come, or connections have changed.
-    fn heard(&mut self, news: News) {
-        let now = self.now();
-        match news {
-            News::Opened(link) if self.links.knows(link) => {
-                self.no_proxy = false;
-                self.channel.opened(link, now);
-            }
-            News::Lines(link, lines) => {
-                for line in lines {
-                    // The machine may close the link in the middle.
-                    if self.links.knows(link) {
-                        self.channel.received(link, &line, now);
-                        self.work();
-                    }
+    /// Does what the book wants done.
+    async fn work(&mut self) -> Result<(), NotSaid> {
+        while let Some(output) = self.book.poll() {
+            match output {
+                Output::AskOffers(Source::Directory(id)) => {
+                    self.channel.announce("orderbook", Audience::Directory(id)).await?;
                 }
-            }
-            News::Closed { link, reason, no_proxy } if self.links.knows(link) => {
-                self.no_proxy = no_proxy;
-                self.links.close(link);
-                self.channel.closed(link, &reason, now);
-            }
-            News::Opened(_) | News::Closed { .. } => {}
-        }
-    }
-
-    /// Does what both machines want done.
-    fn work(&mut self) {
-        let now = self.now();
-        loop {
-            if let Some(output) = self.channel.poll() {
-                self.perform(output, now);
-            } else if let Some(output) = self.book.poll() {
-                match output {
-                    BookOutput::AskOffers(Source::Directory(id)) => {
-                        // A word of nine letters fits every line.
-                        let _ = self.channel.announce("orderbook", Audience::Directory(id), now);
-                    }
-                    BookOutput::AskOffers(_) => {}
-                    BookOutput::VerifyBond(coin) => self.look_up(coin),
-                }
-            } else {
-                return;
+                Output::AskOffers(_) => {}
+                Output::VerifyBond(coin) => self.look_up(coin),
             }
         }
-    }
-
-    fn perform(&mut self, output: Output, now: Duration) {
-        match output {
-            Output::Dial { link, address, purpose } => {
-                let purpose = match purpose {
-                    Purpose::Directory(DirectoryId(id)) => format!("orderbook-directory-{id}"),
-                    Purpose::Peer(nick) => format!("orderbook-peer-{nick}"),
-                };
-                self.links.dial(link, address, purpose);
-            }
-            Output::Send { link, line } => {
-                if !self.links.send(link, line) {
-                    self.channel.closed(link, "it takes nothing of what is sent to it", now);
-                }
-            }
-            Output::Close { link } => self.links.close(link),
-            Output::Pause { link, until } => self.links.pause(link, self.start + until),
-            Output::Event(event) => self.book.event(&event, now),
-            Output::Log(fact) => log(&fact),
-        }
+        Ok(())
     }
 
     /// Asks the chain about a bond (`spec/wallet.md` 13.7).
@@ -334,9 +270,7 @@ impl Session {
 
     /// Shows readers the newest book, not too often. When something is to be done next.
     fn publish(&mut self, market: &Market) -> Instant {
-        let wakes = [Some(self.book.next_wake()), self.channel.next_wake()];
-        let wake = wakes.into_iter().flatten().min().unwrap_or(LOOK);
-        let mut wake = self.start + wake;
+        let mut wake = self.start + self.book.next_wake();
         if self.book.has_news() {
             let due = self.published + PUBLISH;
             if Instant::now() < due {
@@ -351,10 +285,14 @@ impl Session {
 
     /// Says what is wrong with the market, once when it changes.
     fn judge(&mut self, market: &Market) {
-        let problem = if self.channel.is_up() {
+        let (up, no_proxy) = {
+            let status = self.channel_status.borrow();
+            (status.is_up(), status.proxy_failure.is_some())
+        };
+        let problem = if up {
             self.reached = Instant::now();
             None
-        } else if self.no_proxy {
+        } else if no_proxy {
             Some("tor_unavailable")
         } else if self.reached.elapsed() >= PATIENCE {
             Some("market_unreachable")
@@ -402,19 +340,6 @@ async fn ask_chain(chain: &dyn ChainSource, coin: &BondedCoin) -> BondAnswer {
             time,
         },
         Err(error) => absent(&error),
-    }
-}
-
-fn log(fact: &LogFact) {
-    match fact {
-        LogFact::DirectoryUp { directory, verified, motd } => {
-            tracing::info!(directory = directory.0, verified, "directory connected");
-            tracing::debug!(directory = directory.0, motd, "message of the day");
-        }
-        LogFact::DirectoryLost { directory, reason, retry_in } => {
-            tracing::info!(directory = directory.0, reason, ?retry_in, "directory not connected");
-        }
-        other => tracing::debug!(?other, "message channel"),
     }
 }
 

@@ -6,13 +6,15 @@ use std::time::Duration;
 use joinery_roles::channel::{LogFact, OnionChannel, Output};
 use joinery_roles::event::{ChannelEvent, LinkId};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::dial::Dialer;
+use super::handle::Call;
 use super::link::{Input, Link};
-use super::{Call, OnionConfig};
+use super::{OnionConfig, OnionStatus};
 
 /// Inputs that wait for the driver; each link has at most one line among them.
 const INPUTS: usize = 256;
@@ -20,6 +22,8 @@ const INPUTS: usize = 256;
 const BACKLOG: usize = 1_024;
 /// Pause after an error of the listener: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// How long the end of the channel waits for what was said last.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Longest sleep: far ends of time are not for timers.
 const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);
 
@@ -35,7 +39,14 @@ pub(super) struct Driver {
     arrivals: mpsc::Receiver<Input>,
     events: mpsc::Sender<ChannelEvent>,
     backlog: VecDeque<ChannelEvent>,
+    status: watch::Sender<OnionStatus>,
+    /// The status may have changed.
+    changed: bool,
+    proxy_failure: Option<String>,
+    /// Those that dial, accept and read.
     tasks: JoinSet<()>,
+    /// Those that write.
+    writers: JoinSet<()>,
 }
 
 impl Driver {
@@ -43,11 +54,12 @@ impl Driver {
         channel: OnionChannel,
         config: OnionConfig,
         events: mpsc::Sender<ChannelEvent>,
+        status: watch::Sender<OnionStatus>,
     ) -> Self {
         let (inputs, arrivals) = mpsc::channel(INPUTS);
         Self {
             channel,
-            dialer: Dialer::new(config.proxy),
+            dialer: Dialer::new(config.purpose, config.proxy),
             config,
             started: Instant::now(),
             links: BTreeMap::new(),
@@ -56,7 +68,11 @@ impl Driver {
             arrivals,
             events,
             backlog: VecDeque::new(),
+            status,
+            changed: true,
+            proxy_failure: None,
             tasks: JoinSet::new(),
+            writers: JoinSet::new(),
         }
     }
 
@@ -64,7 +80,8 @@ impl Driver {
         self.started.elapsed()
     }
 
-    pub(super) async fn run(mut self, mut calls: mpsc::Receiver<Call>) {
+    /// Runs until `stop` is cancelled or nobody is there to speak or to listen any more.
+    pub(super) async fn run(mut self, mut calls: mpsc::Receiver<Call>, stop: CancellationToken) {
         if let Some(listener) = self.config.listener.take() {
             self.tasks.spawn(accept(listener, self.inputs.clone()));
         }
@@ -73,10 +90,12 @@ impl Driver {
         self.channel.tick(self.now());
         loop {
             self.perform();
+            self.show();
             let now = self.now();
             let wake = self.channel.next_wake().into_iter().chain(self.paused.values().copied());
             let wake = wake.min().unwrap_or(Duration::MAX).min(now.saturating_add(LONGEST_SLEEP));
             tokio::select! {
+                () = stop.cancelled() => break,
                 input = self.arrivals.recv(), if self.backlog.len() < BACKLOG => {
                     // The driver holds a sender itself, so there is always an input to come.
                     if let Some(input) = input {
@@ -95,13 +114,42 @@ impl Driver {
                     }
                     Err(_) => break,
                 },
-                // Tasks that ended are taken off the list, so that it does not grow.
+                // Tasks that ended are taken off the lists, so that these do not grow.
                 Some(_) = self.tasks.join_next() => {}
+                Some(_) = self.writers.join_next() => {}
                 () = sleep_until(self.started + wake) => self.resume(),
             }
         }
+        self.end().await;
+    }
+
+    /// Closes everything, but lets go what was said before.
+    async fn end(mut self) {
+        std::mem::take(&mut self.links).into_values().for_each(Link::finish);
+        self.tasks.shutdown().await;
         self.channel.stop(self.now());
+        // The links are closed already: nothing of this is written, and nobody hears the news.
         self.perform();
+        self.show();
+        let farewell = async { while self.writers.join_next().await.is_some() {} };
+        if timeout(FAREWELL, farewell).await.is_err() {
+            tracing::debug!("not everything that was to be said last could be written");
+        }
+        self.writers.shutdown().await;
+    }
+
+    /// Shows how the channel does, when that has changed.
+    fn show(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        let mut status = OnionStatus::of(&self.channel);
+        status.proxy_failure.clone_from(&self.proxy_failure);
+        self.status.send_if_modified(|shown| {
+            let changed = *shown != status;
+            *shown = status;
+            changed
+        });
     }
 
     fn resume(&mut self) {
@@ -130,6 +178,10 @@ impl Driver {
                     self.open(link, stream);
                     self.channel.opened(link, now);
                 }
+            }
+            Input::Proxy(failure) => {
+                self.proxy_failure = failure;
+                self.changed = true;
             }
             Input::Accepted(stream) => {
                 let link = self.channel.accepted(now);
@@ -160,7 +212,8 @@ impl Driver {
 
     fn open(&mut self, link: LinkId, stream: TcpStream) {
         let (queue, timeout) = (self.config.write_queue, self.config.write_timeout);
-        let open = Link::open(link, stream, queue, timeout, &self.inputs, &mut self.tasks);
+        let (readers, writers) = (&mut self.tasks, &mut self.writers);
+        let open = Link::open(link, stream, (queue, timeout), &self.inputs, readers, writers);
         self.links.insert(link, open);
     }
 
@@ -171,10 +224,17 @@ impl Driver {
                 Output::Dial { link, address, purpose } => {
                     let (dialer, inputs) = (self.dialer.clone(), self.inputs.clone());
                     let task = self.tasks.spawn(async move {
-                        let input = match dialer.dial(&address, purpose).await {
-                            Ok(stream) => Input::Opened(link, stream),
-                            Err(error) => Input::Closed(link, error.to_string()),
+                        let (proxy, input) = match dialer.dial(&address, purpose).await {
+                            Ok((stream, by_proxy)) => {
+                                (by_proxy.then_some(None), Input::Opened(link, stream))
+                            }
+                            Err(error) => {
+                                (error.of_proxy(), Input::Closed(link, error.to_string()))
+                            }
                         };
+                        if let Some(failure) = proxy {
+                            let _ = inputs.send(Input::Proxy(failure)).await;
+                        }
                         let _ = inputs.send(input).await;
                     });
                     self.links.insert(link, Link::dialing(task));
@@ -193,8 +253,15 @@ impl Driver {
                     let paused = self.paused.entry(link).or_default();
                     *paused = until.max(*paused);
                 }
-                Output::Event(event) => self.backlog.push_back(event),
-                Output::Log(fact) => log(&fact),
+                Output::Event(event) => {
+                    self.changed |= matches!(event, ChannelEvent::Up(_) | ChannelEvent::Down(_));
+                    self.backlog.push_back(event);
+                }
+                Output::Log(fact) => {
+                    self.changed |=
+                        matches!(fact, LogFact::DirectoryUp { .. } | LogFact::DirectoryLost { .. });
+                    log(self.config.purpose, &fact);
+                }
             }
         }
     }
@@ -219,26 +286,32 @@ async fn accept(listener: TcpListener, inputs: mpsc::Sender<Input>) {
     }
 }
 
-fn log(fact: &LogFact) {
+fn log(channel: &'static str, fact: &LogFact) {
     match fact {
         LogFact::DirectoryUp { directory, verified, motd } => {
             let motd = crate::text::printable(motd);
-            tracing::info!(directory = directory.0, verified, motd, "directory connected");
+            tracing::info!(channel, directory = directory.0, verified, motd, "directory connected");
         }
         LogFact::DirectoryLost { directory, reason, retry_in } => {
             let reason = crate::text::printable(reason);
             let retry_s = retry_in.as_secs();
-            tracing::info!(directory = directory.0, reason, retry_s, "directory not connected");
+            tracing::info!(
+                channel,
+                directory = directory.0,
+                reason,
+                retry_s,
+                "directory not connected"
+            );
         }
         LogFact::PeerUnreachable { nick, reason } => {
             let reason = crate::text::printable(reason);
-            tracing::debug!(%nick, reason, "no direct connection");
+            tracing::debug!(channel, %nick, reason, "no direct connection");
         }
         LogFact::Undeliverable { nick } => {
-            tracing::info!(%nick, "a message found no way to its recipient");
+            tracing::info!(channel, %nick, "a message found no way to its recipient");
         }
         LogFact::Misbehaviour { cause, via, unreported } => {
-            tracing::warn!(?cause, ?via, unreported, "foreign misbehaviour");
+            tracing::warn!(channel, ?cause, ?via, unreported, "foreign misbehaviour");
         }
     }
 }

@@ -19,6 +19,8 @@ const CHUNK: usize = 4_096;
 pub(super) enum Input {
     /// A dialled connection is open.
     Opened(LinkId, TcpStream),
+    /// Whether the proxy could be used at all; why not.
+    Proxy(Option<String>),
     /// A peer has connected to our listener.
     Accepted(TcpStream),
     /// A line without its end. The next one follows when the driver grants it.
@@ -30,14 +32,16 @@ pub(super) enum Input {
 /// The driver's end of a connection. Dropping it closes the connection.
 #[derive(Debug)]
 pub(super) struct Link {
-    tasks: Vec<AbortHandle>,
-    writer: Option<mpsc::Sender<String>>,
+    /// Dials or reads.
+    inward: AbortHandle,
+    writer: Option<(AbortHandle, mpsc::Sender<String>)>,
     turn: Arc<Semaphore>,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        self.inward.abort();
+        if let Some((task, _)) = &self.writer {
             task.abort();
         }
     }
@@ -46,42 +50,49 @@ impl Drop for Link {
 impl Link {
     /// A connection that is being dialled.
     pub(super) fn dialing(task: AbortHandle) -> Self {
-        Self { tasks: vec![task], writer: None, turn: Arc::new(Semaphore::new(0)) }
+        Self { inward: task, writer: None, turn: Arc::new(Semaphore::new(0)) }
     }
 
-    /// An open connection with its tasks running.
+    /// An open connection with its tasks running: one among `readers`, one among `writers`, which waits at most
+    /// `patience` for the peer to take a line.
     pub(super) fn open(
         link: LinkId,
         stream: TcpStream,
-        queue: usize,
-        write_timeout: Duration,
+        (queue, patience): (usize, Duration),
         inputs: &mpsc::Sender<Input>,
-        tasks: &mut JoinSet<()>,
+        readers: &mut JoinSet<()>,
+        writers: &mut JoinSet<()>,
     ) -> Self {
         let (reader, writer) = stream.into_split();
         let turn = Arc::new(Semaphore::new(1));
         let (lines, waiting) = mpsc::channel(queue);
-        let reading = {
+        let inward = {
             let (turn, inputs) = (Arc::clone(&turn), inputs.clone());
-            tasks.spawn(async move {
+            readers.spawn(async move {
                 let reason = read(link, reader, &turn, &inputs).await;
                 let _ = inputs.send(Input::Closed(link, reason)).await;
             })
         };
         let writing = {
             let inputs = inputs.clone();
-            tasks.spawn(async move {
-                if let Some(reason) = write(writer, waiting, write_timeout).await {
+            writers.spawn(async move {
+                if let Some(reason) = write(writer, waiting, patience).await {
                     let _ = inputs.send(Input::Closed(link, reason)).await;
                 }
             })
         };
-        Self { tasks: vec![reading, writing], writer: Some(lines), turn }
+        Self { inward, writer: Some((writing, lines)), turn }
+    }
+
+    /// Reads no more and closes when everything that waits was written.
+    pub(super) fn finish(mut self) {
+        // The writing task ends with its queue.
+        drop(self.writer.take());
     }
 
     /// Puts a line up for writing; false when the peer does not keep up.
     pub(super) fn write(&self, line: String) -> bool {
-        self.writer.as_ref().is_some_and(|writer| writer.try_send(line).is_ok())
+        self.writer.as_ref().is_some_and(|(_, lines)| lines.try_send(line).is_ok())
     }
 
     /// Lets the next line in.

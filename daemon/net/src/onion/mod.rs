@@ -1,43 +1,78 @@
-//! Driver of the onion message channel: sockets for [`joinery_roles::channel::OnionChannel`], which decides.
+//! The onion message channel with its sockets: one [`joinery_roles::channel::OnionChannel`], which decides, in a task
+//! of its own that does what it says. The order book watcher, a taker and a maker each [`spawn`] one with their own
+//! nick; nothing is shared between them, and no circuit either.
 //!
-//! Names are never looked up on this machine: onion names travel to the SOCKS5 proxy as they are, each purpose
-//! with a user and password of its own so that Tor keeps it on its own circuits; without a proxy only loopback
-//! addresses are dialled, and those only when the channel says that it is a private chain's.
+//! * News arrive as [`ChannelEvent`]s on the queue that the caller gives: ways up and down, public claims, private
+//!   messages with their sender proved, who was seen and who left. A queue that is not read makes the channel stop
+//!   reading, never grow. The other channel of a role (IRC) may write to the same queue.
+//! * [`OnionHandle`] sends, shows how things stand ([`OnionStatus`]) and stops. When the last handle is dropped, or the
+//!   receiver of the news, the channel ends as well.
+//!
+//! Names are never looked up on this machine: onion names travel to the SOCKS5 proxy as they are, each directory and
+//! each peer with a user and password of its own, so that Tor keeps it on its own circuits (`spec/protocol.md` 4.2).
+//! Besides, only addresses of this machine are dialled, and those only where the channel's configuration allows it.
 //!
 //! ```no_run
-//! # async fn example(channel: joinery_roles::channel::OnionChannel) -> Result<(), joinery_net::onion::ChannelStopped> {
-//! use joinery_net::onion::{OnionConfig, start};
+//! # async fn example(key: joinery_proto::private_message::NickKey, maker: joinery_proto::nick::Nick)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! use joinery_net::onion::{OnionConfig, spawn};
+//! use joinery_proto::private_message::PrivateWord;
+//! use joinery_roles::channel::ChannelConfig;
+//! use joinery_roles::event::ChannelEvent;
 //!
-//! let config = OnionConfig { proxy: Some(([127, 0, 0, 1], 9050).into()), ..OnionConfig::default() };
-//! let (handle, mut events, driver) = start(channel, config);
-//! tokio::spawn(driver);
-//! handle.call(|channel, now| channel.request_orderbook(now)).await?;
+//! let (sender, mut events) = tokio::sync::mpsc::channel(256);
+//! let mut config = OnionConfig::new("taker");
+//! config.proxy = Some(([127, 0, 0, 1], 9050).into());
+//! // The key is drawn for this round only. Directories, location, timing: see `ChannelConfig`.
+//! let channel = spawn(config, ChannelConfig::new("mainnet", key.into()), sender)?;
+//! channel.ready().await?;
+//! channel.request_orderbook().await?;
 //! while let Some(event) = events.recv().await {
-//!     println!("{event:?}");
+//!     if let ChannelEvent::Private { from, via, .. } = event {
+//!         // Answers travel on the way on which the question came.
+//!         channel.send_private(from, PrivateWord::Push, "…", Some(via)).await?;
+//!         break;
+//!     }
 //! }
+//! // Lets go what was said last, closes everything, and returns when that is done.
+//! channel.stop();
+//! channel.stopped().await;
 //! # Ok(()) }
 //! ```
 
 mod dial;
 mod driver;
+mod handle;
 mod link;
+mod status;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use joinery_roles::channel::OnionChannel;
+use joinery_roles::channel::{ChannelConfig, ChannelConfigError, OnionChannel};
 use joinery_roles::event::ChannelEvent;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
-/// Commands that wait for the driver.
+pub use handle::{ChannelStopped, NotSaid, OnionHandle};
+pub use status::OnionStatus;
+
+/// Commands that wait for the task.
 const COMMANDS: usize = 64;
-/// Events that wait for the roles; beyond, and beyond as many in the driver, nothing more is read.
-const EVENTS: usize = 1_024;
+/// Numbers of links that each channel has for itself: more than a thousand years of one a second would take.
+const LINKS: u64 = 1 << 40;
 
-/// What the driver needs to know.
+/// Where the numbers of the next channel's links begin: [`joinery_roles::event::Source::Direct`] means one connection of
+/// the whole process.
+static NEXT_LINKS: AtomicU64 = AtomicU64::new(0);
+
+/// What the sockets of a channel need to know.
 #[derive(Debug)]
 pub struct OnionConfig {
+    /// Whose channel it is, in a word: part of each user name at the proxy, and in the log.
+    pub purpose: &'static str,
     /// SOCKS5 proxy: Tor. Without one only loopback is dialled.
     pub proxy: Option<SocketAddr>,
     /// Where peers' connections to our onion service arrive: bound to loopback.
@@ -48,9 +83,12 @@ pub struct OnionConfig {
     pub write_queue: usize,
 }
 
-impl Default for OnionConfig {
-    fn default() -> Self {
+impl OnionConfig {
+    /// Neither proxy nor listener, and the usual limits.
+    #[must_use]
+    pub const fn new(purpose: &'static str) -> Self {
         Self {
+            purpose,
             proxy: None,
             listener: None,
             write_timeout: Duration::from_secs(30),
@@ -59,46 +97,27 @@ impl Default for OnionConfig {
     }
 }
 
-/// The driver has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the message channel has stopped")]
-pub struct ChannelStopped;
-
-type Call = Box<dyn FnOnce(&mut OnionChannel, Duration) + Send>;
-
-/// Speaks to the running channel. When the last handle is dropped the channel closes its connections and ends.
-#[derive(Debug, Clone)]
-pub struct OnionHandle {
-    calls: mpsc::Sender<Call>,
-}
-
-impl OnionHandle {
-    /// Runs a short function on the machine, with the driver's time; what it wants done is done right after.
-    ///
-    /// # Errors
-    /// The driver has ended.
-    pub async fn call<T: Send + 'static>(
-        &self,
-        function: impl FnOnce(&mut OnionChannel, Duration) -> T + Send + 'static,
-    ) -> Result<T, ChannelStopped> {
-        let (answer, result) = oneshot::channel();
-        let call: Call = Box::new(move |channel, now| {
-            // Whoever asked may have gone.
-            let _ = answer.send(function(channel, now));
-        });
-        self.calls.send(call).await.map_err(|_| ChannelStopped)?;
-        result.await.map_err(|_| ChannelStopped)
-    }
-}
-
-/// Makes the driver of a channel: a handle, the news, and the future that does the work until all handles or
-/// the receiver of the news are dropped.
-pub fn start(
-    channel: OnionChannel,
+/// Starts a channel in a task of its own. Must be called within a runtime. [`ChannelConfig::first_link`] is set here.
+///
+/// # Errors
+/// The machine does not take its configuration.
+pub fn spawn(
     config: OnionConfig,
-) -> (OnionHandle, mpsc::Receiver<ChannelEvent>, impl Future<Output = ()> + Send + 'static) {
+    mut channel: ChannelConfig,
+    events: mpsc::Sender<ChannelEvent>,
+) -> Result<OnionHandle, ChannelConfigError> {
+    channel.first_link = NEXT_LINKS.fetch_add(LINKS, Ordering::Relaxed);
+    let channel = OnionChannel::new(channel, rand::random())?;
+    let nick = channel.nick();
     let (calls, commands) = mpsc::channel(COMMANDS);
-    let (events, news) = mpsc::channel(EVENTS);
-    let driver = driver::Driver::new(channel, config, events);
-    (OnionHandle { calls }, news, driver.run(commands))
+    let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
+    let (status, statuses) = watch::channel(OnionStatus::of(&channel));
+    let driver = driver::Driver::new(channel, config, events, status);
+    let (ends, ended) = (stop.clone(), stopped.clone().drop_guard());
+    tokio::spawn(async move {
+        // Told even when the driver panics.
+        let _ended = ended;
+        driver.run(commands, ends).await;
+    });
+    Ok(OnionHandle::new(nick, calls, statuses, stop, stopped))
 }

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use bdk_wallet::bitcoin::secp256k1::SecretKey;
-use joinery_net::onion::{OnionConfig, OnionHandle, start};
-use joinery_proto::private_message::NickKey;
-use joinery_roles::channel::{ChannelConfig, ChannelTiming, DirectoryAddress, OnionChannel};
+use joinery_net::onion::{ChannelStopped, NotSaid, OnionConfig, OnionHandle, spawn};
+use joinery_proto::private_message::{NickKey, PrivateWord};
+use joinery_roles::channel::{Audience, ChannelConfig, ChannelTiming, DirectoryAddress, SendError};
 use joinery_roles::event::{ChannelEvent, DirectoryId, Source};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,22 +13,25 @@ use super::soon;
 
 const ONION: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion:5222";
 
-fn channel(directories: &[&str]) -> OnionChannel {
+const OTHER: &str = "satoshi2vcg5e2ept7tjkzlkpomkobqmgtsjzegg6wipnoajadissead.onion:5222";
+
+fn channel(directories: &[&str]) -> ChannelConfig {
     let key = NickKey::new(SecretKey::from_slice(&[1; 32]).unwrap());
     let mut config = ChannelConfig::new("testnet", Arc::new(key));
     config.allow_plain = true;
     config.timing = ChannelTiming::regtest();
     config.directories =
         directories.iter().map(|text| DirectoryAddress::new(text.parse().unwrap())).collect();
-    OnionChannel::new(config, [1; 32]).unwrap()
+    config
 }
 
-fn run(
-    directories: &[&str],
-    config: OnionConfig,
-) -> (OnionHandle, mpsc::Receiver<ChannelEvent>, tokio::task::JoinHandle<()>) {
-    let (handle, events, driver) = start(channel(directories), config);
-    (handle, events, tokio::spawn(driver))
+fn run(directories: &[&str], config: OnionConfig) -> (OnionHandle, mpsc::Receiver<ChannelEvent>) {
+    let (sender, events) = mpsc::channel(64);
+    (spawn(config, channel(directories), sender).unwrap(), events)
+}
+
+fn config() -> OnionConfig {
+    OnionConfig::new("test")
 }
 
 fn envelope(kind: u32, line: &str) -> String {
@@ -57,6 +60,15 @@ async fn take_in(stream: TcpStream) -> BufReader<TcpStream> {
 
 /// Answers one SOCKS5 request; returns user, password, kind of address, name and port that were asked for.
 async fn socks(stream: &mut TcpStream) -> (String, String, u8, String, u16) {
+    answer(stream, 0).await
+}
+
+/// Answers one SOCKS5 request by "host unreachable".
+async fn refuse(stream: &mut TcpStream) {
+    answer(stream, 4).await;
+}
+
+async fn answer(stream: &mut TcpStream, verdict: u8) -> (String, String, u8, String, u16) {
     let mut hello = [0; 3];
     stream.read_exact(&mut hello).await.unwrap();
     assert_eq!(hello, [5, 1, 2], "only user and password are offered");
@@ -68,7 +80,7 @@ async fn socks(stream: &mut TcpStream) -> (String, String, u8, String, u16) {
     stream.read_exact(&mut request).await.unwrap();
     let name = text(stream).await;
     let port = stream.read_u16().await.unwrap();
-    stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+    stream.write_all(&[5, verdict, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
     (user, password, request[3], name, port)
 }
 
@@ -83,9 +95,8 @@ async fn text(stream: &mut TcpStream) -> String {
 #[tokio::test]
 async fn no_udp53_ever() {
     let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let config = OnionConfig { proxy: Some(proxy.local_addr().unwrap()), ..OnionConfig::default() };
-    let other = "directory.only-the-proxy-knows.invalid:5222";
-    let (_handle, mut events, _driver) = run(&[ONION, other], config);
+    let config = OnionConfig { proxy: Some(proxy.local_addr().unwrap()), ..config() };
+    let (handle, mut events) = run(&[ONION, OTHER], config);
     let mut asked = Vec::new();
     let mut open = Vec::new();
     for _ in 0..2 {
@@ -95,7 +106,7 @@ async fn no_udp53_ever() {
     }
     asked.sort();
     for ((user, password, kind, name, port), (purpose, address)) in
-        asked.iter().zip([("jm-directory-0", ONION), ("jm-directory-1", other)])
+        asked.iter().zip([("test-directory-0", ONION), ("test-directory-1", OTHER)])
     {
         assert_eq!((user.as_str(), *kind, format!("{name}:{port}")), (purpose, 3, address.into()));
         assert_eq!(password.len(), 32);
@@ -104,22 +115,42 @@ async fn no_udp53_ever() {
         let event = soon("both are up", events.recv()).await.unwrap();
         assert!(matches!(event, ChannelEvent::Up(_)));
     }
+    soon("readiness", handle.ready()).await.unwrap();
+    assert_eq!(handle.status().borrow().proxy_failure, None);
+}
+
+#[tokio::test]
+async fn absent_proxy_is_told_and_not_mistaken_for_an_absent_directory() {
+    // Nothing listens on port 1.
+    let absent = OnionConfig { proxy: Some("127.0.0.1:1".parse().unwrap()), ..config() };
+    for config in [absent, config()] {
+        let (handle, _events) = run(&[ONION], config);
+        let mut status = handle.status();
+        let failed = status.wait_for(|status| status.proxy_failure.is_some());
+        let failed = soon("the failure", failed).await.unwrap().clone();
+        assert!(!failed.is_up(), "{failed:?}");
+    }
+    let refuses = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = OnionConfig { proxy: Some(refuses.local_addr().unwrap()), ..config() };
+    let (handle, _events) = run(&[ONION], config);
+    let (mut stream, _) = soon("a request", refuses.accept()).await.unwrap();
+    soon("the request", refuse(&mut stream)).await;
+    let mut status = handle.status();
+    let failed = status.wait_for(|status| status.directories[0].failures > 0);
+    assert_eq!(soon("the failure", failed).await.unwrap().proxy_failure, None);
 }
 
 #[tokio::test]
 async fn without_a_proxy_nothing_but_loopback_is_dialled() {
     let directory = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = directory.local_addr().unwrap().to_string();
-    let (handle, mut events, _driver) =
-        run(&["localhost:1", "192.0.2.1:5222", ONION, &address], OnionConfig::default());
+    let (handle, mut events) = run(&["localhost:1", "192.0.2.1:5222", ONION, &address], config());
     let (stream, _) = soon("a connection", directory.accept()).await.unwrap();
     let _open = take_in(stream).await;
     let up = ChannelEvent::Up(Source::Directory(DirectoryId(3)));
     assert_eq!(soon("up", events.recv()).await, Some(up));
-    let failures = handle
-        .call(|channel, _| channel.directories().map(|d| d.failures).collect::<Vec<_>>())
-        .await
-        .unwrap();
+    let status = handle.status().borrow().clone();
+    let failures: Vec<u32> = status.directories.iter().map(|d| d.failures).collect();
     assert!(failures[..3].iter().all(|count| *count > 0) && failures[3] == 0, "{failures:?}");
 }
 
@@ -127,7 +158,7 @@ async fn without_a_proxy_nothing_but_loopback_is_dialled() {
 async fn flood_loses_nothing_and_an_endless_line_is_cut_off() {
     let directory = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = directory.local_addr().unwrap().to_string();
-    let (_handle, mut events, _driver) = run(&[&address], OnionConfig::default());
+    let (_handle, mut events) = run(&[&address], config());
     let (stream, _) = soon("a connection", directory.accept()).await.unwrap();
     let mut stream = take_in(stream).await;
     assert!(matches!(soon("up", events.recv()).await, Some(ChannelEvent::Up(_))));
@@ -167,8 +198,8 @@ async fn peers_are_accepted_and_the_end_of_the_last_handle_closes_everything() {
     let address = directory.local_addr().unwrap().to_string();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let serving = listener.local_addr().unwrap();
-    let config = OnionConfig { listener: Some(listener), ..OnionConfig::default() };
-    let (handle, mut events, driver) = run(&[&address], config);
+    let config = OnionConfig { listener: Some(listener), ..config() };
+    let (handle, mut events) = run(&[&address], config);
     let (stream, _) = soon("a connection", directory.accept()).await.unwrap();
     let _open = take_in(stream).await;
     assert!(matches!(soon("up", events.recv()).await, Some(ChannelEvent::Up(_))));
@@ -186,7 +217,68 @@ async fn peers_are_accepted_and_the_end_of_the_last_handle_closes_everything() {
     let event = soon("its request", events.recv()).await.unwrap();
     assert!(matches!(event, ChannelEvent::Public { via: Source::Direct(_), .. }), "{event:?}");
     drop(handle);
-    soon("the driver's end", driver).await.unwrap();
     let mut rest = String::new();
     assert_eq!(soon("the end", peer.read_line(&mut rest)).await.unwrap_or(0), 0);
+}
+
+/// What a role says, in the order in which it says it, is written before the channel closes.
+#[tokio::test]
+async fn what_was_said_before_the_end_is_written_and_then_nothing_works_any_more() {
+    let directory = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = directory.local_addr().unwrap().to_string();
+    let (handle, mut events) = run(&[&address], config());
+    let (stream, _) = soon("a connection", directory.accept()).await.unwrap();
+    let mut open = take_in(stream).await;
+    assert!(matches!(soon("up", events.recv()).await, Some(ChannelEvent::Up(_))));
+    soon("readiness", handle.ready()).await.unwrap();
+    let maker = "J5DdKBhSf2Ykxqqy";
+    open.write_all(envelope(687, &format!("{maker}!PUBLIC!cancel 0")).as_bytes()).await.unwrap();
+    let event = soon("its line", async {
+        loop {
+            if let ChannelEvent::Public { from, via, .. } = events.recv().await.unwrap() {
+                return (from, via);
+            }
+        }
+    });
+    let (from, via) = event.await;
+    assert_eq!(from.as_str(), maker);
+    handle.request_orderbook().await.unwrap();
+    handle.send_private(from, PrivateWord::Push, "AAAA", Some(via)).await.unwrap();
+    handle.announce("cancel 0", Audience::All).await.unwrap();
+    let refused = handle.announce("x".repeat(50_000), Audience::All).await;
+    assert!(matches!(refused, Err(NotSaid::Refused(SendError::Line(_)))), "{refused:?}");
+    let stranger = "J5dnOOOOOOOOOOOO".parse().unwrap();
+    let refused = handle.send_private(stranger, PrivateWord::Push, "AAAA", None).await;
+    assert!(matches!(refused, Err(NotSaid::Refused(SendError::NoRoute { .. }))), "{refused:?}");
+    handle.stop();
+    soon("the end", handle.stopped()).await;
+    let mut said = String::new();
+    soon("what was said", open.read_to_string(&mut said)).await.unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(said.len(), 3, "{said:?}");
+    for (line, word) in said.iter().zip(["!PUBLIC!orderbook", "!push AAAA ", "!PUBLIC!cancel 0"]) {
+        assert!(line.contains(word), "{line}");
+    }
+    assert_eq!(handle.announce("cancel 0", Audience::All).await, Err(ChannelStopped.into()));
+    assert_eq!(handle.ready().await, Err(ChannelStopped));
+}
+
+/// Two roles of one process share neither circuits nor numbers.
+#[tokio::test]
+async fn channels_share_nothing() {
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut passwords = Vec::new();
+    let mut handles = Vec::new();
+    for _ in 0..2 {
+        let config = OnionConfig { proxy: Some(proxy.local_addr().unwrap()), ..config() };
+        handles.push(run(&[ONION], config));
+        let (mut stream, _) = soon("a request", proxy.accept()).await.unwrap();
+        let (_, password, ..) = soon("the request", socks(&mut stream)).await;
+        passwords.push(password);
+    }
+    assert_ne!(passwords[0], passwords[1]);
+    let link = |channel: &mut joinery_roles::channel::OnionChannel, now| channel.accepted(now);
+    let first = handles[0].0.call(link).await.unwrap();
+    let second = handles[1].0.call(link).await.unwrap();
+    assert!(first.0 + (1 << 32) < second.0);
 }
