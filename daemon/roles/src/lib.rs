@@ -7,4 +7,5 @@ pub mod budget;
 pub mod channel;
 pub mod directory;
 pub mod event;
+pub mod maker;
 pub mod order_book;

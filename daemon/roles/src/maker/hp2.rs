@@ -1,0 +1,92 @@
+//! Used commitments: what is believed, published for others and published of our own (`spec/protocol.md` 9.6,
+//! `spec/roles.md` 4.5).
+//!
+//! What others publish and what is published for others has budgets of its own, so that no flood delays our
+//! own publications (`hp2_priority_own_first`).
+
+use std::time::Duration;
+
+use joinery_proto::blacklist::CommitmentBlacklist;
+use joinery_proto::nick::Nick;
+use joinery_proto::podle::Commitment;
+use joinery_proto::private_message::PrivateWord;
+use joinery_proto::public_message;
+use rand::seq::IndexedRandom;
+
+use super::config::MakerConfig;
+use super::desk::{Bounded, Desk, Purpose};
+use super::output::Output;
+use crate::ask::Question;
+use crate::budget::Budget;
+use crate::channel::Audience;
+use crate::event::Source;
+use crate::order_book::Book;
+
+/// Published commitments that are stored a minute, for each way on which they come.
+const STORED_PER_MINUTE: f64 = 60.0;
+/// Publications for others a minute.
+const RELAYED_PER_MINUTE: f64 = 10.0;
+/// Publications for others at once.
+const RELAY_BURST: u32 = 3;
+/// Ways with a budget of their own.
+const MAX_WAYS: usize = 256;
+/// Seconds of a minute.
+const MINUTE: f64 = 60.0;
+
+/// Budgets of publications.
+#[derive(Debug)]
+pub(super) struct Commitments {
+    stored: Bounded<Source, Budget>,
+    relayed: Budget,
+}
+
+impl Commitments {
+    pub(super) fn new() -> Self {
+        let relayed = Budget::new(RELAYED_PER_MINUTE / MINUTE, RELAY_BURST);
+        Self { stored: Bounded::new(MAX_WAYS), relayed }
+    }
+
+    /// Somebody published a commitment: it is used, unless we take no such words. A session that runs with it goes
+    /// on.
+    pub(super) fn seen(
+        &mut self,
+        commitment: Commitment,
+        via: Source,
+        config: &MakerConfig,
+        blacklist: &mut CommitmentBlacklist,
+        desk: &mut Desk,
+    ) {
+        if config.accept_commitments && self.may_store(via, desk.now) && blacklist.seen(commitment)
+        {
+            desk.ask(Purpose::Nothing, Question::RememberCommitment(commitment));
+        }
+    }
+
+    fn may_store(&mut self, via: Source, now: Duration) -> bool {
+        if self.stored.get(&via).is_none() {
+            self.stored.insert(via, Budget::new(STORED_PER_MINUTE / MINUTE, 60));
+        }
+        self.stored.get_mut(&via).is_some_and(|budget| budget.take(now))
+    }
+
+    /// Another maker asks us to publish a commitment. It goes out under our own nick, as reference makers do it: it
+    /// is not ours.
+    pub(super) fn asked(&mut self, payload: &str, config: &MakerConfig, desk: &mut Desk) {
+        let text = payload.split(' ').next().unwrap_or_default();
+        let Ok(commitment) = Commitment::from_hex(text) else { return };
+        if config.accept_commitments && self.relayed.take(desk.now) {
+            let text = public_message::publish_commitment(&commitment);
+            desk.out(Output::Announce { text, audience: Audience::All });
+        }
+    }
+}
+
+/// Asks one random maker to publish a commitment; nobody when none is known.
+pub(super) fn relay(commitment: Commitment, config: &MakerConfig, book: &Book, desk: &mut Desk) {
+    let mut makers: Vec<Nick> = book.offers.iter().map(|offer| offer.nick).collect();
+    makers.dedup();
+    makers.retain(|nick| !config.is_ours(nick));
+    if let Some(maker) = makers.choose(&mut desk.rng).copied() {
+        desk.send(maker, PrivateWord::Hp2, commitment.to_string(), None);
+    }
+}
