@@ -5,7 +5,10 @@
 pub mod ask;
 pub mod budget;
 pub mod channel;
+pub mod choose;
 pub mod directory;
 pub mod event;
 pub mod maker;
 pub mod order_book;
+pub mod podle_source;
+pub mod taker;
