@@ -81,6 +81,8 @@ pub(crate) struct JoinmarketTable {
     pub(crate) directories: Option<Vec<String>>,
     pub(crate) socks: Option<String>,
     pub(crate) tor_control: Option<String>,
+    pub(crate) service: Option<String>,
+    pub(crate) serve: Option<String>,
     pub(crate) irc: Option<Vec<String>>,
 }
 

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use joinery_net::ProxyUrl;
+use joinery_net::onion::Serving;
+use joinery_net::tor::{ControlAddress, TorTiming};
 use joinery_proto::onion::location::PeerAddress;
 use joinery_roles::channel::{DirectoryAddress, MAX_DIRECTORIES};
 use joinery_wallet::types::Network;
@@ -20,7 +22,11 @@ const MAX_IRC: usize = 16;
 const SOCKS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9050);
 /// Where Tor is controlled by default.
-const CONTROL: &str = "127.0.0.1:9051";
+const CONTROL: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9051);
+/// Where peers' connections arrive by default, as with the reference.
+const SERVE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// Where the reference's order book watcher serves, and where web proxies look for it.
 const ORDER_BOOK: &str = "127.0.0.1:62601";
 
@@ -55,8 +61,12 @@ pub(crate) struct Joinmarket {
     pub(crate) directories: Vec<HostPort>,
     /// Tor's SOCKS port.
     pub(crate) socks: ProxyUrl,
-    /// Tor's control port; kept for the maker.
-    pub(crate) tor_control: HostPort,
+    /// Tor's control port.
+    pub(crate) tor_control: ControlAddress,
+    /// How peers reach a maker of ours.
+    pub(crate) service: ServiceKind,
+    /// Where their connections arrive, on this machine.
+    pub(crate) serve: SocketAddr,
     /// IRC servers; none unless given. Kept for the IRC channel.
     pub(crate) irc: Vec<HostPort>,
 }
@@ -91,15 +101,67 @@ impl Joinmarket {
         if irc.len() > MAX_IRC {
             return Err(ConfigError::Contradiction("joinmarket.irc may have 16 entries at most"));
         }
-        let control = file.tor_control.unwrap_or_else(|| CONTROL.to_owned());
+        let control = parse("joinmarket.tor_control", file.tor_control)?;
+        let service = match file.service.as_deref() {
+            None if network == Network::Regtest => ServiceKind::Plain,
+            None | Some("onion") => ServiceKind::Onion,
+            Some("plain") if network == Network::Regtest => ServiceKind::Plain,
+            Some("plain") => {
+                return Err(ConfigError::Contradiction(
+                    "joinmarket.service can be plain on regtest only: everywhere else peers are served by Tor",
+                ));
+            }
+            Some("off") => ServiceKind::Off,
+            Some(other) => {
+                return Err(value("joinmarket.service", other, "must be onion, plain or off"));
+            }
+        };
         Ok(Self {
             network: name,
             directories: list("joinmarket.directories (--directory)", &given)?,
             socks: parse("joinmarket.socks", file.socks)?.unwrap_or(ProxyUrl(SOCKS)),
-            tor_control: host_port("joinmarket.tor_control", &control)?,
+            tor_control: control.unwrap_or(ControlAddress::Tcp(CONTROL)),
+            service,
+            serve: loopback("joinmarket.serve", file.serve.as_deref())?.unwrap_or(SERVE),
             irc: list("joinmarket.irc", &irc)?,
         })
     }
+}
+
+/// How peers reach a maker of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServiceKind {
+    /// By an onion service that Tor makes.
+    Onion,
+    /// At a port of this machine, on regtest.
+    Plain,
+    /// Through directories only.
+    Off,
+}
+
+impl Joinmarket {
+    /// What a maker's channel is to serve.
+    pub(crate) fn serving(&self) -> Option<Serving> {
+        match self.service {
+            ServiceKind::Onion => Some(Serving::Onion {
+                listen: self.serve,
+                control: self.tor_control.clone(),
+                cookie: None,
+                timing: TorTiming::USUAL,
+            }),
+            ServiceKind::Plain => Some(Serving::Plain { listen: self.serve, location: None }),
+            ServiceKind::Off => None,
+        }
+    }
+}
+
+/// An address of this machine.
+fn loopback(setting: &'static str, text: Option<&str>) -> Result<Option<SocketAddr>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    let address: Option<SocketAddr> = text.parse().ok();
+    let address = address.filter(|address| address.ip().is_loopback());
+    let reason = "must be a loopback address with a port, as in 127.0.0.1:8080";
+    address.map(Some).ok_or_else(|| value(setting, text, reason))
 }
 
 fn host_port(setting: &'static str, text: &str) -> Result<HostPort, ConfigError> {

@@ -142,7 +142,21 @@ fn each_bad_value_gets_one_sentence_that_names_its_setting() {
             "joinmarket.network (--jm-network) is \"\": must be 1 to 32 letters",
         ),
         ("joinmarket.socks = \"127.0.0.1\"", "joinmarket.socks is"),
-        ("joinmarket.tor_control = \"9051\"", "joinmarket.tor_control is \"9051\": needs a port"),
+        (
+            "joinmarket.tor_control = \"9051\"",
+            "joinmarket.tor_control is \"9051\": must be a loopback address with a port, \
+             as in 127.0.0.1:9051, or unix: and an absolute path",
+        ),
+        (
+            "joinmarket.tor_control = \"192.0.2.1:9051\"",
+            "joinmarket.tor_control is \"192.0.2.1:9051\": must be a loopback",
+        ),
+        (
+            "joinmarket.serve = \"0.0.0.0:8080\"",
+            "joinmarket.serve is \"0.0.0.0:8080\": must be a loopback address",
+        ),
+        ("joinmarket.service = \"yes\"", "joinmarket.service is \"yes\": must be onion, plain"),
+        ("joinmarket.service = \"plain\"", "joinmarket.service can be plain on regtest only"),
         ("joinmarket.irc = [\"irc.example\"]", "joinmarket.irc is \"irc.example\": needs a port"),
         (
             "order_book.watch = \"never\"",
@@ -253,4 +267,20 @@ fn market_has_the_directories_of_its_chain_and_never_plain_ones_of_others() {
     let off = from_file("order_book.watch = \"off\"\norder_book.listen = \"off\"").unwrap();
     assert!(off.order_book.listen.is_none());
     assert!(crate::market::Market::new(market(&off)).is_none());
+}
+
+#[test]
+fn maker_is_served_by_tor_except_on_regtest() {
+    use joinery_net::onion::Serving;
+
+    let serving = |text: &str| from_file(text).unwrap().joinmarket.serving();
+    for network in ["mainnet", "signet", "testnet4"] {
+        let serving = serving(&format!("network = \"{network}\""));
+        assert!(matches!(serving, Some(Serving::Onion { .. })), "{network}: {serving:?}");
+    }
+    assert!(matches!(serving("network = \"regtest\""), Some(Serving::Plain { .. })));
+    assert!(serving("joinmarket.service = \"off\"").is_none());
+    let unix = "joinmarket = { tor_control = \"unix:/run/tor/control\", serve = \"127.0.0.1:1\" }";
+    let Some(Serving::Onion { control, listen, .. }) = serving(unix) else { panic!("by Tor") };
+    assert_eq!((control.to_string(), listen.port()), ("unix:/run/tor/control".into(), 1));
 }

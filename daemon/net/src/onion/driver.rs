@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use joinery_proto::onion::location::Location;
 use joinery_roles::channel::{LogFact, OnionChannel, Output};
 use joinery_roles::event::{ChannelEvent, LinkId};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -14,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::dial::Dialer;
 use super::handle::Call;
 use super::link::{Input, Link};
+use super::serve::{self, Service, ServiceState};
 use super::{OnionConfig, OnionStatus};
+use crate::tor::TorState;
 
 /// Inputs that wait for the driver; each link has at most one line among them.
 const INPUTS: usize = 256;
 /// Events that wait in the driver before it stops reading.
 const BACKLOG: usize = 1_024;
-/// Pause after an error of the listener: out of file descriptors, most likely.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// How long the end of the channel waits for what was said last.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Longest sleep: far ends of time are not for timers.
@@ -43,6 +44,10 @@ pub(super) struct Driver {
     /// The status may have changed.
     changed: bool,
     proxy_failure: Option<String>,
+    service: Service,
+    service_state: ServiceState,
+    /// Our onion service was reachable before.
+    served: bool,
     /// Those that dial, accept and read.
     tasks: JoinSet<()>,
     /// Those that write.
@@ -53,6 +58,7 @@ impl Driver {
     pub(super) fn new(
         channel: OnionChannel,
         config: OnionConfig,
+        service: Service,
         events: mpsc::Sender<ChannelEvent>,
         status: watch::Sender<OnionStatus>,
     ) -> Self {
@@ -71,6 +77,9 @@ impl Driver {
             status,
             changed: true,
             proxy_failure: None,
+            service_state: service.state(),
+            service,
+            served: false,
             tasks: JoinSet::new(),
             writers: JoinSet::new(),
         }
@@ -82,8 +91,8 @@ impl Driver {
 
     /// Runs until `stop` is cancelled or nobody is there to speak or to listen any more.
     pub(super) async fn run(mut self, mut calls: mpsc::Receiver<Call>, stop: CancellationToken) {
-        if let Some(listener) = self.config.listener.take() {
-            self.tasks.spawn(accept(listener, self.inputs.clone()));
+        if let Some(listener) = self.service.take_listener() {
+            self.tasks.spawn(serve::accept(listener, self.inputs.clone()));
         }
         // By itself, because a permit borrows it across the branches below.
         let events = self.events.clone();
@@ -114,6 +123,7 @@ impl Driver {
                     }
                     Err(_) => break,
                 },
+                state = self.service.changed() => self.service_is(&state),
                 // Tasks that ended are taken off the lists, so that these do not grow.
                 Some(_) = self.tasks.join_next() => {}
                 Some(_) = self.writers.join_next() => {}
@@ -127,12 +137,18 @@ impl Driver {
     async fn end(mut self) {
         std::mem::take(&mut self.links).into_values().for_each(Link::finish);
         self.tasks.shutdown().await;
+        self.service_state = match self.service_state {
+            ServiceState::Off => ServiceState::Off,
+            _ => ServiceState::Stopped,
+        };
+        self.changed = true;
         self.channel.stop(self.now());
         // The links are closed already: nothing of this is written, and nobody hears the news.
         self.perform();
         self.show();
         let farewell = async { while self.writers.join_next().await.is_some() {} };
-        if timeout(FAREWELL, farewell).await.is_err() {
+        let (farewell, ()) = tokio::join!(timeout(FAREWELL, farewell), self.service.stop(FAREWELL));
+        if farewell.is_err() {
             tracing::debug!("not everything that was to be said last could be written");
         }
         self.writers.shutdown().await;
@@ -143,13 +159,35 @@ impl Driver {
         if !std::mem::take(&mut self.changed) {
             return;
         }
-        let mut status = OnionStatus::of(&self.channel);
+        let mut status = OnionStatus::of(&self.channel, self.service_state.clone());
         status.proxy_failure.clone_from(&self.proxy_failure);
         self.status.send_if_modified(|shown| {
             let changed = *shown != status;
             *shown = status;
             changed
         });
+    }
+
+    /// Our onion service has another state: directories are told addresses that can be reached, and no others.
+    fn service_is(&mut self, state: &TorState) {
+        let was = std::mem::replace(&mut self.service_state, state.into());
+        self.changed = true;
+        let now = self.now();
+        match serve::ready(state) {
+            Some(address) => {
+                let location = Location::Address(address.clone());
+                if was != (ServiceState::Serving { location: location.clone() }) {
+                    self.channel.set_location(location);
+                    // The first address is what start-up waited for; a later one must be told.
+                    if std::mem::replace(&mut self.served, true) {
+                        self.channel.reconnect(now);
+                    }
+                    self.channel.tick(now);
+                }
+            }
+            None if self.served => self.channel.set_location(Location::NotServing),
+            None => {}
+        }
     }
 
     fn resume(&mut self) {
@@ -262,25 +300,6 @@ impl Driver {
                         matches!(fact, LogFact::DirectoryUp { .. } | LogFact::DirectoryLost { .. });
                     log(self.config.purpose, &fact);
                 }
-            }
-        }
-    }
-}
-
-/// Accepts connections for as long as somebody takes them.
-async fn accept(listener: TcpListener, inputs: mpsc::Sender<Input>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Small lines, answered one by one.
-                let _ = stream.set_nodelay(true);
-                if inputs.send(Input::Accepted(stream)).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the listener for peers cannot accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

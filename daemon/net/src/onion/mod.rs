@@ -8,6 +8,11 @@
 //! * [`OnionHandle`] sends, shows how things stand ([`OnionStatus`]) and stops. When the last handle is dropped, or the
 //!   receiver of the news, the channel ends as well.
 //!
+//! A maker gives a [`Serving`]: the channel then listens on this machine, has Tor make an onion service in front of
+//! that, dials directories when it can be reached, and removes it at the end; [`OnionStatus::service`] says how far
+//! that is. Inbound connections stay within the limits of `spec/protocol.md` 13.2: 64 of them, 15 s for the handshake,
+//! ten minutes of silence, lines of 64 KiB, 10 lines a second.
+//!
 //! Names are never looked up on this machine: onion names travel to the SOCKS5 proxy as they are, each directory and
 //! each peer with a user and password of its own, so that Tor keeps it on its own circuits (`spec/protocol.md` 4.2).
 //! Besides, only addresses of this machine are dialled, and those only where the channel's configuration allows it.
@@ -44,6 +49,7 @@ mod dial;
 mod driver;
 mod handle;
 mod link;
+mod serve;
 mod status;
 
 use std::net::SocketAddr;
@@ -52,12 +58,14 @@ use std::time::Duration;
 
 use joinery_roles::channel::{ChannelConfig, ChannelConfigError, OnionChannel};
 use joinery_roles::event::ChannelEvent;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use handle::{ChannelStopped, NotSaid, OnionHandle};
+pub use serve::{ServeError, ServiceState, Serving};
 pub use status::OnionStatus;
+
+use serve::Service;
 
 /// Commands that wait for the task.
 const COMMANDS: usize = 64;
@@ -75,8 +83,8 @@ pub struct OnionConfig {
     pub purpose: &'static str,
     /// SOCKS5 proxy: Tor. Without one only loopback is dialled.
     pub proxy: Option<SocketAddr>,
-    /// Where peers' connections to our onion service arrive: bound to loopback.
-    pub listener: Option<TcpListener>,
+    /// How peers reach us; `None` for takers and watchers, whom nobody can reach.
+    pub serving: Option<Serving>,
     /// How long a peer may take to read a line before it is given up.
     pub write_timeout: Duration,
     /// Lines that may wait for a peer to read them; one more and it is given up.
@@ -84,35 +92,56 @@ pub struct OnionConfig {
 }
 
 impl OnionConfig {
-    /// Neither proxy nor listener, and the usual limits.
+    /// Neither proxy nor service, and the usual limits.
     #[must_use]
     pub const fn new(purpose: &'static str) -> Self {
         Self {
             purpose,
             proxy: None,
-            listener: None,
+            serving: None,
             write_timeout: Duration::from_secs(30),
             write_queue: 128,
         }
     }
 }
 
-/// Starts a channel in a task of its own. Must be called within a runtime. [`ChannelConfig::first_link`] is set here.
+/// Why there is no channel.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The machine does not take its configuration.
+    #[error(transparent)]
+    Config(#[from] ChannelConfigError),
+    /// We cannot listen.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// Starts a channel in a task of its own. Must be called within a runtime. What [`ChannelConfig`] says of links is set
+/// here, and of our location when there is a [`OnionConfig::serving`].
 ///
 /// # Errors
-/// The machine does not take its configuration.
+/// [`SpawnError`].
 pub fn spawn(
-    config: OnionConfig,
+    mut config: OnionConfig,
     mut channel: ChannelConfig,
     events: mpsc::Sender<ChannelEvent>,
-) -> Result<OnionHandle, ChannelConfigError> {
+) -> Result<OnionHandle, SpawnError> {
     channel.first_link = NEXT_LINKS.fetch_add(LINKS, Ordering::Relaxed);
+    let service = match config.serving.take() {
+        Some(serving) => Service::start(serving, channel.allow_plain)?,
+        None => Service::none(),
+    };
+    channel.await_location |= service.is_awaited();
+    if let Some(location) = &service.location {
+        channel.location = location.clone();
+    }
     let channel = OnionChannel::new(channel, rand::random())?;
     let nick = channel.nick();
     let (calls, commands) = mpsc::channel(COMMANDS);
     let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
-    let (status, statuses) = watch::channel(OnionStatus::of(&channel));
-    let driver = driver::Driver::new(channel, config, events, status);
+    let (status, statuses) = watch::channel(OnionStatus::of(&channel, service.state()));
+    let driver = driver::Driver::new(channel, config, service, events, status);
     let (ends, ended) = (stop.clone(), stopped.clone().drop_guard());
     tokio::spawn(async move {
         // Told even when the driver panics.

@@ -2,6 +2,8 @@
 
 use joinery_roles::channel::{DirectoryState, DirectoryStatus, OnionChannel};
 
+use super::ServiceState;
+
 /// How a channel does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -10,11 +12,13 @@ pub struct OnionStatus {
     pub directories: Vec<DirectoryStatus>,
     /// Why the proxy (Tor) cannot be used; `None` when it could be used the last time, or was not needed yet.
     pub proxy_failure: Option<String>,
+    /// Whether peers can reach us.
+    pub service: ServiceState,
 }
 
 impl OnionStatus {
-    pub(super) fn of(channel: &OnionChannel) -> Self {
-        Self { directories: channel.directories().collect(), proxy_failure: None }
+    pub(super) fn of(channel: &OnionChannel, service: ServiceState) -> Self {
+        Self { directories: channel.directories().collect(), proxy_failure: None, service }
     }
 
     /// Whether anything can be sent: at least one directory is up.

@@ -1,17 +1,18 @@
 //! The few words that we speak with Tor's control port.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::TorConfig;
 use super::reply::{Replies, Reply, field};
+use super::{ControlAddress, TorConfig};
 use crate::text::printable;
 
 /// Bytes of an authentication cookie.
@@ -82,10 +83,23 @@ pub(super) struct Progress {
     pub(super) summary: String,
 }
 
+/// Both kinds of connection.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug> Stream for T {}
+
+async fn connect(address: &ControlAddress) -> std::io::Result<Box<dyn Stream>> {
+    let stream: Box<dyn Stream> = match address {
+        ControlAddress::Tcp(address) => Box::new(TcpStream::connect(address).await?),
+        ControlAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
+    };
+    Ok(stream)
+}
+
 /// An authenticated control connection.
 #[derive(Debug)]
 pub(super) struct Control {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     replies: Replies,
     patience: Duration,
 }
@@ -94,7 +108,7 @@ impl Control {
     /// Connects and authenticates.
     pub(super) async fn open(config: &TorConfig) -> Result<Self, ControlError> {
         let patience = config.timing.answer;
-        let stream = timeout(patience, TcpStream::connect(config.control))
+        let stream = timeout(patience, connect(&config.control))
             .await
             .map_err(|_| ControlError::TimedOut(patience))??;
         let mut control = Self { stream, replies: Replies::default(), patience };
@@ -180,6 +194,11 @@ impl Control {
     /// Removes a service.
     pub(super) async fn del_onion(&mut self, service: &str) -> Result<(), ControlError> {
         self.ask("the removal", &format!("DEL_ONION {service}")).await.map(drop)
+    }
+
+    /// Waits for the end of the connection; nothing is said while nothing is asked. May be given up at any time.
+    pub(super) async fn lost(&mut self) -> ControlError {
+        self.replies.lost(&mut self.stream).await
     }
 
     /// How far Tor is with connecting to its network.

@@ -3,13 +3,15 @@
 //!
 //! [`run`] keeps trying, with growing pauses, and tells by a watch what the state is: Tor absent, refusing,
 //! still connecting to its network, or ready. The service lives as long as the control connection: a lost
-//! connection means a new address, which whoever watches must tell the directories.
+//! connection, which is noticed at once, means a new address, which whoever watches must tell the directories.
 
 mod control;
 mod reply;
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use joinery_proto::onion::location::{ONION_VIRTUAL_PORT, PeerAddress};
@@ -21,11 +23,54 @@ pub use control::ControlError;
 
 use crate::electrum::backoff::Backoff;
 
+/// Where Tor is controlled: always on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlAddress {
+    /// A port of a loopback address.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket, absolute.
+    Unix(PathBuf),
+}
+
+/// A text names no control port on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be a loopback address with a port, as in 127.0.0.1:9051, or unix: and an absolute path"
+)]
+pub struct ControlAddressError;
+
+impl FromStr for ControlAddress {
+    type Err = ControlAddressError;
+
+    /// Parses `ADDRESS:PORT`, `localhost:PORT` or `unix:/PATH`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            return path.is_absolute().then_some(Self::Unix(path)).ok_or(ControlAddressError);
+        }
+        let address = match text.strip_prefix("localhost:") {
+            Some(port) => port.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+            None => text.parse().ok(),
+        };
+        let here = |address: &SocketAddr| address.ip().is_loopback() && address.port() != 0;
+        address.filter(here).map(Self::Tcp).ok_or(ControlAddressError)
+    }
+}
+
+impl fmt::Display for ControlAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Where Tor's control port is and what it is asked for.
 #[derive(Debug, Clone)]
 pub struct TorConfig {
-    /// The control port, on loopback.
-    pub control: SocketAddr,
+    /// The control port.
+    pub control: ControlAddress,
     /// Where connections to the service are to arrive: our listener, on loopback.
     pub target: SocketAddr,
     /// Where the authentication cookie is, in place of where Tor says that it is.
@@ -47,23 +92,21 @@ pub struct TorTiming {
     pub retry: (Duration, Duration),
 }
 
-impl Default for TorTiming {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self {
-            answer: seconds(10),
-            progress: seconds(2),
-            watch: seconds(30),
-            retry: (seconds(2), seconds(300)),
-        }
-    }
+impl TorTiming {
+    /// Ten seconds for an answer; pauses from two seconds to five minutes.
+    pub const USUAL: Self = Self {
+        answer: Duration::from_secs(10),
+        progress: Duration::from_secs(2),
+        watch: Duration::from_secs(30),
+        retry: (Duration::from_secs(2), Duration::from_secs(300)),
+    };
 }
 
 impl TorConfig {
     /// Defaults for everything but the addresses.
     #[must_use]
-    pub fn new(control: SocketAddr, target: SocketAddr) -> Self {
-        Self { control, target, cookie: None, timing: TorTiming::default() }
+    pub const fn new(control: ControlAddress, target: SocketAddr) -> Self {
+        Self { control, target, cookie: None, timing: TorTiming::USUAL }
     }
 }
 
@@ -160,6 +203,7 @@ async fn serve(
         });
         tokio::select! {
             () = sleep(pause) => {}
+            error = control.lost() => return Err(error),
             _ = &mut *stop => {
                 // Tor removes it anyway when the connection ends; this says so.
                 if let Err(error) = control.del_onion(&service).await {
@@ -167,6 +211,25 @@ async fn serve(
                 }
                 return Ok(());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_is_on_this_machine() {
+        for text in ["127.0.0.1:9051", "[::1]:9051", "unix:/run/tor/control"] {
+            assert_eq!(text.parse::<ControlAddress>().unwrap().to_string(), text);
+        }
+        let named: ControlAddress = "localhost:9051".parse().unwrap();
+        assert_eq!(named.to_string(), "127.0.0.1:9051");
+        for text in
+            ["", "9051", "127.0.0.1", "127.0.0.1:0", "192.168.0.1:9051", "tor:9051", "unix:tor"]
+        {
+            assert_eq!(text.parse::<ControlAddress>(), Err(ControlAddressError), "{text}");
         }
     }
 }

@@ -58,6 +58,21 @@ impl Replies {
         Err(ControlError::Protocol("a reply without end"))
     }
 
+    /// Waits for the end of the stream. What comes instead is kept for the next reply, as far as it is not too much.
+    pub(super) async fn lost(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> ControlError {
+        let mut chunk = [0; CHUNK];
+        loop {
+            match stream.read(&mut chunk).await {
+                Ok(0) => return ControlError::Closed,
+                Ok(count) => self.buffer.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+                Err(error) => return error.into(),
+            }
+            if self.buffer.len() > MAX_LINE {
+                return ControlError::Protocol("more than anybody asked for");
+            }
+        }
+    }
+
     async fn line(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),

@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
 use bdk_wallet::bitcoin::secp256k1::SecretKey;
-use joinery_net::onion::{ChannelStopped, NotSaid, OnionConfig, OnionHandle, spawn};
+use joinery_net::onion::{
+    ChannelStopped, NotSaid, OnionConfig, OnionHandle, ServeError, ServiceState, Serving,
+    SpawnError, spawn,
+};
 use joinery_proto::private_message::{NickKey, PrivateWord};
 use joinery_roles::channel::{Audience, ChannelConfig, ChannelTiming, DirectoryAddress, SendError};
 use joinery_roles::event::{ChannelEvent, DirectoryId, Source};
@@ -28,6 +31,35 @@ fn channel(directories: &[&str]) -> ChannelConfig {
 fn run(directories: &[&str], config: OnionConfig) -> (OnionHandle, mpsc::Receiver<ChannelEvent>) {
     let (sender, events) = mpsc::channel(64);
     (spawn(config, channel(directories), sender).unwrap(), events)
+}
+
+/// Served without Tor.
+fn plain(listen: &str) -> OnionConfig {
+    let serving = Serving::Plain { listen: listen.parse().unwrap(), location: None };
+    OnionConfig { serving: Some(serving), ..config() }
+}
+
+/// Where peers reach the channel.
+async fn serving(handle: &OnionHandle) -> String {
+    let mut status = handle.status();
+    let state = status.wait_for(|status| matches!(status.service, ServiceState::Serving { .. }));
+    let state = soon("a service", state).await.unwrap().service.clone();
+    let ServiceState::Serving { location } = state else { panic!("{state:?}") };
+    location.to_string()
+}
+
+/// Connects to the channel as a peer that does not serve.
+async fn greet(address: String) -> BufReader<TcpStream> {
+    let mut peer = BufReader::new(TcpStream::connect(address).await.unwrap());
+    let hello = serde_json::json!({
+        "app-name": "joinmarket", "directory": false, "location-string": "NOT-SERVING-ONION",
+        "proto-ver": 5, "features": {}, "nick": "J5DdKBhSf2Ykxqqy", "network": "testnet",
+    });
+    peer.write_all(envelope(793, &hello.to_string()).as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon("our handshake", peer.read_line(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("{\"type\": 793,"), "{answer}");
+    peer
 }
 
 fn config() -> OnionConfig {
@@ -196,27 +228,19 @@ async fn flood_loses_nothing_and_an_endless_line_is_cut_off() {
 async fn peers_are_accepted_and_the_end_of_the_last_handle_closes_everything() {
     let directory = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = directory.local_addr().unwrap().to_string();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let serving = listener.local_addr().unwrap();
-    let config = OnionConfig { listener: Some(listener), ..config() };
-    let (handle, mut events) = run(&[&address], config);
+    let (handle, mut events) = run(&[&address], plain("127.0.0.1:0"));
+    let serving = serving(&handle).await;
     let (stream, _) = soon("a connection", directory.accept()).await.unwrap();
     let _open = take_in(stream).await;
     assert!(matches!(soon("up", events.recv()).await, Some(ChannelEvent::Up(_))));
-    let peer = TcpStream::connect(serving).await.unwrap();
-    let mut peer = BufReader::new(peer);
-    let hello = serde_json::json!({
-        "app-name": "joinmarket", "directory": false, "location-string": "NOT-SERVING-ONION",
-        "proto-ver": 5, "features": {}, "nick": "J5DdKBhSf2Ykxqqy", "network": "testnet",
-    });
-    peer.write_all(envelope(793, &hello.to_string()).as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    soon("our handshake", peer.read_line(&mut answer)).await.unwrap();
-    assert!(answer.starts_with("{\"type\": 793,"), "{answer}");
+    let mut peer = greet(serving).await;
     peer.write_all(envelope(687, "J5DdKBhSf2Ykxqqy!PUBLIC!orderbook").as_bytes()).await.unwrap();
     let event = soon("its request", events.recv()).await.unwrap();
     assert!(matches!(event, ChannelEvent::Public { via: Source::Direct(_), .. }), "{event:?}");
+    let mut status = handle.status();
     drop(handle);
+    let stopped = status.wait_for(|status| status.service == ServiceState::Stopped);
+    soon("the service's end", stopped).await.unwrap();
     let mut rest = String::new();
     assert_eq!(soon("the end", peer.read_line(&mut rest)).await.unwrap_or(0), 0);
 }
@@ -281,4 +305,55 @@ async fn channels_share_nothing() {
     let first = handles[0].0.call(link).await.unwrap();
     let second = handles[1].0.call(link).await.unwrap();
     assert!(first.0 + (1 << 32) < second.0);
+}
+
+#[tokio::test]
+async fn taken_port_gives_way_to_another_and_other_machines_are_never_served() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (first, _events) = run(&[], plain(&address));
+    let (second, _events) = run(&[], plain(&address));
+    let (first_at, second_at) = (serving(&first).await, serving(&second).await);
+    assert!(first_at != second_at && first_at != address && second_at != address);
+    greet(first_at.clone()).await;
+    // At the end the port is free again (the reference keeps it).
+    first.stop();
+    soon("the end", first.stopped()).await;
+    TcpListener::bind(&first_at).await.unwrap();
+
+    let everywhere = Serving::Plain { listen: "0.0.0.0:0".parse().unwrap(), location: None };
+    let config = || OnionConfig { serving: Some(everywhere.clone()), ..config() };
+    let refused = spawn(config(), channel(&[]), mpsc::channel(1).0);
+    let Err(SpawnError::Serve(error)) = refused else { panic!("{refused:?}") };
+    assert!(matches!(error, ServeError::NotLoopback { .. }), "{error:?}");
+    let mut public = channel(&[]);
+    public.allow_plain = false;
+    let refused = spawn(plain("127.0.0.1:0"), public, mpsc::channel(1).0);
+    assert!(matches!(refused, Err(SpawnError::Serve(ServeError::NotPrivate))), "{refused:?}");
+}
+
+/// Half-open sockets and half lines do not keep a peer out, and do not cost more than 64 connections.
+#[tokio::test]
+async fn strangers_who_hold_connections_open_keep_nobody_out() {
+    let (handle, _events) = run(&[], plain("127.0.0.1:0"));
+    let address = serving(&handle).await;
+    let mut silent = Vec::new();
+    for number in 0..100 {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"{\"type\": 793, \"line\": \"").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    let peer = greet(address).await;
+    let links = handle.call(|channel, _| channel.link_count()).await.unwrap();
+    assert_eq!(links, 64);
+    // The oldest are closed, 37 of them: 101 came.
+    let mut rest = Vec::new();
+    for stream in &mut silent[..37] {
+        // With or without a reset.
+        let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+    }
+    assert!(rest.is_empty());
+    drop(peer);
 }

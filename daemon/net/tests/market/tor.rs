@@ -2,13 +2,32 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use joinery_net::tor::{TorConfig, TorState, run};
+use bdk_wallet::bitcoin::secp256k1::SecretKey;
+use joinery_net::onion::{OnionConfig, OnionHandle, ServiceState, Serving, spawn};
+use joinery_net::tor::{ControlAddress, TorConfig, TorState, TorTiming, run};
+use joinery_proto::private_message::NickKey;
+use joinery_roles::channel::{ChannelConfig, ChannelTiming, DirectoryAddress};
 use joinery_testkit::Supervised;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 use super::soon;
+
+/// Where a test's Tor is controlled.
+struct Control(ControlAddress);
+
+impl From<SocketAddr> for Control {
+    fn from(address: SocketAddr) -> Self {
+        Self(ControlAddress::Tcp(address))
+    }
+}
+
+impl From<&Path> for Control {
+    fn from(path: &Path) -> Self {
+        Self(ControlAddress::Unix(path.to_owned()))
+    }
+}
 
 /// A running client of a control port.
 struct Service {
@@ -17,11 +36,20 @@ struct Service {
     task: tokio::task::JoinHandle<()>,
 }
 
-fn serve(control: SocketAddr, change: impl FnOnce(&mut TorConfig)) -> Service {
+/// Patient with a loaded machine, quick otherwise.
+fn timing() -> TorTiming {
+    TorTiming {
+        answer: Duration::from_secs(20),
+        retry: (Duration::from_millis(50), Duration::from_millis(200)),
+        progress: Duration::from_millis(50),
+        ..TorTiming::USUAL
+    }
+}
+
+fn serve(control: impl Into<Control>, change: impl FnOnce(&mut TorConfig)) -> Service {
+    let Control(control) = control.into();
     let mut config = TorConfig::new(control, "127.0.0.1:5222".parse().unwrap());
-    config.timing.answer = Duration::from_secs(20);
-    config.timing.retry = (Duration::from_millis(50), Duration::from_millis(200));
-    config.timing.progress = Duration::from_millis(50);
+    config.timing = timing();
     change(&mut config);
     let (state, states) = watch::channel(TorState::Starting);
     let (stop, stopped) = oneshot::channel();
@@ -61,8 +89,8 @@ async fn tor(directory: &Path, extra: &str) -> (Supervised, SocketAddr) {
     let process = Supervised::start("tor", Path::new("tor"), arguments, &log).unwrap();
     let control = soon("Tor's control port", async {
         loop {
-            let port = std::fs::read_to_string(&port_file).unwrap_or_default();
-            if let Some(address) = port.trim().strip_prefix("PORT=") {
+            let ports = std::fs::read_to_string(&port_file).unwrap_or_default();
+            if let Some(address) = ports.lines().find_map(|line| line.strip_prefix("PORT=")) {
                 return address.parse().unwrap();
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -88,6 +116,80 @@ async fn real_tor_makes_a_service_and_removes_it_when_we_stop() {
     process.kill().unwrap();
     service.until("Tor's absence", |state| matches!(state, TorState::Absent { .. })).await;
     service.stop().await;
+}
+
+#[tokio::test]
+async fn real_tor_is_spoken_to_by_a_unix_socket_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("data/control.sock");
+    // Tor wants the directory of the socket to be its own.
+    std::fs::create_dir(directory.path().join("data")).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(directory.path().join("data"), private).unwrap();
+    let extra = format!("CookieAuthentication 1\nControlSocket {}", socket.display());
+    let (_process, _control) = tor(directory.path(), &extra).await;
+    let mut service = serve(socket.as_path(), |_| {});
+    service.until("a service", |state| matches!(state, TorState::Bootstrapping { .. })).await;
+    service.stop().await;
+}
+
+/// A channel that has Tor make a service, with one directory.
+fn maker(control: SocketAddr, directory: SocketAddr) -> OnionHandle {
+    let key = NickKey::new(SecretKey::from_slice(&[1; 32]).unwrap());
+    let mut channel = ChannelConfig::new("testnet", key.into());
+    channel.allow_plain = true;
+    channel.timing = ChannelTiming::regtest();
+    let directory = directory.to_string().parse().unwrap();
+    channel.directories = vec![DirectoryAddress::new(directory)];
+    let mut config = OnionConfig::new("maker");
+    config.serving = Some(Serving::Onion {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        control: ControlAddress::Tcp(control),
+        cookie: None,
+        timing: timing(),
+    });
+    // Nobody listens; the channel does not end while a sender could be received from.
+    let (sender, mut events) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
+    spawn(config, channel, sender).unwrap()
+}
+
+async fn service_until(
+    handle: &OnionHandle,
+    what: &str,
+    mut is: impl FnMut(&ServiceState) -> bool,
+) -> ServiceState {
+    let mut status = handle.status();
+    soon(what, status.wait_for(|status| is(&status.service))).await.unwrap().service.clone()
+}
+
+/// While a real Tor is not connected to its network, absent, or refuses, the maker says so and dials nobody.
+#[tokio::test]
+async fn channel_waits_for_a_real_tor_and_says_what_it_waits_for() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (mut process, control) = tor(directory.path(), "CookieAuthentication 1").await;
+    let handle = maker(control, nobody.local_addr().unwrap());
+    let is = |state: &ServiceState| matches!(state, ServiceState::Bootstrapping { .. });
+    service_until(&handle, "Tor's progress", is).await;
+    process.kill().unwrap();
+    let is = |state: &ServiceState| matches!(state, ServiceState::Absent { .. });
+    service_until(&handle, "Tor's absence", is).await;
+    assert!(!handle.status().borrow().is_up());
+    handle.stop();
+    soon("its end", handle.stopped()).await;
+
+    let directory = tempfile::tempdir().unwrap();
+    let password = "HashedControlPassword \
+        16:872860B76453A77D60CA2BB8C1A7042072093276A3D701AD684053EC4C";
+    let (_process, control) = tor(directory.path(), password).await;
+    let handle = maker(control, nobody.local_addr().unwrap());
+    let is = |state: &ServiceState| matches!(state, ServiceState::Refused { .. });
+    service_until(&handle, "a refusal", is).await;
+    handle.stop();
+    soon("its end", handle.stopped()).await;
+    let dialled = tokio::time::timeout(Duration::ZERO, nobody.accept()).await;
+    assert!(dialled.is_err(), "a directory was dialled");
 }
 
 #[tokio::test]
@@ -164,6 +266,63 @@ async fn ready_when_tor_is() {
     let mut service = serve(script(good).await, |_| {});
     service.until("readiness", |state| matches!(state, TorState::Ready { .. })).await;
     service.stop().await;
+}
+
+/// One connection after the other gets another service: the directory is told each of them, Tor is asked to remove
+/// the last one.
+#[tokio::test]
+async fn lost_control_connection_means_a_new_address_which_directories_are_told() {
+    let names = [
+        "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid",
+        "satoshi2vcg5e2ept7tjkzlkpomkobqmgtsjzegg6wipnoajadissead",
+    ];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let control = listener.local_addr().unwrap();
+    let (lose, mut lost) = oneshot::channel::<()>();
+    let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        for name in names {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut command = String::new();
+            loop {
+                tokio::select! {
+                    read = stream.read_line(&mut command) => assert!(read.unwrap() > 0),
+                    _ = &mut lost, if name == names[0] => break,
+                }
+                let _ = told.send(command.trim_end().to_owned());
+                let answer = match command.split(' ').next().unwrap() {
+                    "ADD_ONION" => format!("250-ServiceID={name}\r\n250 OK\r\n").into_bytes(),
+                    _ => good(&command),
+                };
+                stream.write_all(&answer).await.unwrap();
+                if command.starts_with("DEL_ONION") {
+                    return;
+                }
+                command.clear();
+            }
+        }
+    });
+    let directory = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let handle = maker(control, directory.local_addr().unwrap());
+    let mut lose = Some(lose);
+    for name in names {
+        let (stream, _) = soon("a connection", directory.accept()).await.unwrap();
+        let (mut stream, mut line) = (BufReader::new(stream), String::new());
+        soon("the handshake", stream.read_line(&mut line)).await.unwrap();
+        assert!(line.contains(&format!("{name}.onion:5222")), "{line}");
+        let serves = handle.status().borrow().service.clone();
+        assert!(matches!(serves, ServiceState::Serving { .. }), "{serves:?}");
+        drop(lose.take());
+    }
+    handle.stop();
+    soon("its end", handle.stopped()).await;
+    let mut commands = Vec::new();
+    while let Some(command) = soon("the script's end", asked.recv()).await {
+        commands.push(command);
+    }
+    assert_eq!(commands.last().unwrap(), &format!("DEL_ONION {}", names[1]));
+    assert_eq!(handle.status().borrow().service, ServiceState::Stopped);
 }
 
 #[tokio::test]

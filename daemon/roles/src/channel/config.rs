@@ -123,6 +123,9 @@ pub struct ChannelConfig {
     pub directories: Vec<DirectoryAddress>,
     /// Where we serve. May be set later with [`super::OnionChannel::set_location`].
     pub location: Location,
+    /// Whether directories are dialled only after [`super::OnionChannel::set_location`] was called: a maker's first
+    /// handshake must already say where it serves.
+    pub await_location: bool,
     /// Whether we can fill in extended coin texts, as makers do: shown on direct connections only.
     pub neutrino_compat: bool,
     /// Whether directories are asked for their peers after connecting, as takers do.
@@ -149,6 +152,7 @@ impl ChannelConfig {
             key,
             directories: Vec::new(),
             location: Location::NotServing,
+            await_location: false,
             neutrino_compat: false,
             want_peers: false,
             dial_peers: true,

@@ -107,7 +107,11 @@ impl OnionChannel {
     /// When [`Self::tick`] is to be called if nothing else happens before. `None`: never.
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
-        let directories = self.directories.iter().filter_map(|directory| directory.wake(self.now));
+        let awaits = self.config.await_location;
+        let held =
+            |directory: &&Directory| matches!(directory.stage, Stage::Waiting { .. }) && awaits;
+        let dialled = self.directories.iter().filter(|directory| !held(directory));
+        let directories = dialled.filter_map(|directory| directory.wake(self.now));
         let direct = self.links.values().filter_map(|owner| match owner {
             Owner::Direct(direct) => Some(direct.wake()),
             Owner::Directory(_) => None,
@@ -160,9 +164,10 @@ impl OnionChannel {
     }
 
     /// Where we serve, from now on. Directories hear of it at their next handshake: call
-    /// [`Self::reconnect`] when they should hear of it now.
+    /// [`Self::reconnect`] when they should hear of it now. Ends [`ChannelConfig::await_location`].
     pub fn set_location(&mut self, location: Location) {
         self.config.location = location;
+        self.config.await_location = false;
     }
 
     /// Closes the connections to all directories and dials again at once.
@@ -230,33 +235,35 @@ impl OnionChannel {
     }
 
     /// A peer has opened a connection to our service; returns its number. When there is no room the oldest
-    /// connection without a handshake gives way, or else this one: then its number comes back with
-    /// [`Output::Close`].
+    /// connection without a handshake gives way, else the oldest that has proved no nick, else this one: then its
+    /// number comes back with [`Output::Close`]. So whoever has proved a nick stays, and strangers who hold
+    /// connections open cannot keep others out for long.
     pub fn accepted(&mut self, now: Duration) -> LinkId {
         self.now = self.now.max(now);
         let link = self.new_link();
-        let inbound = |owner: &Owner| matches!(owner, Owner::Direct(direct) if direct.is_inbound());
-        if self.links.values().filter(|owner| inbound(owner)).count() >= MAX_INBOUND {
-            // Numbers grow, so the first one is the oldest.
-            let silent = self.links.iter().find_map(|(link, owner)| match owner {
-                Owner::Direct(direct)
-                    if direct.is_inbound()
-                        && matches!(direct.progress, Progress::Handshaking { .. }) =>
-                {
-                    Some(*link)
-                }
-                _ => None,
-            });
-            self.complain(Cause::TooManyConnections, Source::Direct(link));
-            let Some(silent) = silent else {
-                self.out(Output::Close { link });
-                return link;
-            };
-            self.close_direct(silent, None);
-        }
         if self.stopped {
             self.out(Output::Close { link });
             return link;
+        }
+        // Numbers grow, so the first one is the oldest.
+        let inbound = || {
+            self.links.iter().filter_map(|(link, owner)| match owner {
+                Owner::Direct(direct) if direct.is_inbound() => Some((*link, direct)),
+                _ => None,
+            })
+        };
+        if inbound().count() >= MAX_INBOUND {
+            let silent = |direct: &Direct| matches!(direct.progress, Progress::Handshaking { .. });
+            let victim = inbound()
+                .find(|(_, direct)| silent(direct))
+                .or_else(|| inbound().find(|(_, direct)| direct.bound.is_none()));
+            let victim = victim.map(|(link, _)| link);
+            self.complain(Cause::TooManyConnections, Source::Direct(link));
+            let Some(victim) = victim else {
+                self.out(Output::Close { link });
+                return link;
+            };
+            self.close_direct(victim, None);
         }
         let progress = Progress::Handshaking { until: self.now + HANDSHAKE_WAIT };
         let direct = Direct::new(Direction::Inbound, progress, self.now);
@@ -314,10 +321,10 @@ impl OnionChannel {
     // Directories.
 
     fn tick_directory(&mut self, id: DirectoryId) {
-        let now = self.now;
+        let (now, awaits) = (self.now, self.config.await_location);
         let Some(directory) = self.directory(id) else { return };
         match &directory.stage {
-            Stage::Waiting { until } if *until <= now => self.dial_directory(id),
+            Stage::Waiting { until } if *until <= now && !awaits => self.dial_directory(id),
             Stage::Dialing { until, .. } if *until <= now => {
                 self.give_up_directory(id, "no connection in time");
             }

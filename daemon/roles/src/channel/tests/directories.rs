@@ -282,3 +282,17 @@ fn stop_closes_everything_for_good() {
     rig.run_until(at(86_400));
     assert!(rig.drain().is_empty());
 }
+
+#[test]
+fn maker_dials_when_it_knows_where_it_serves() {
+    let mut rig = Rig::with(2, |config| config.await_location = true);
+    rig.channel.tick(rig.now);
+    assert_eq!((rig.run_until(at(3_600)), rig.drain()), (0, Vec::new()), "it waits, and sleeps");
+    rig.channel.set_location(ONION.parse().unwrap());
+    rig.channel.tick(rig.now);
+    for link in rig.dialled() {
+        rig.channel.opened(link, rig.now);
+    }
+    let sent = rig.sent();
+    assert!(sent.len() == 2 && sent.iter().all(|(_, envelope)| envelope.line.contains(ONION)));
+}

@@ -128,8 +128,6 @@ fn half_open_connections_give_way_and_end_after_15_seconds() {
     rig.receive(rest[62], MessageType::Handshake, &peer_handshake(2));
     rig.receive(new, MessageType::Handshake, &peer_handshake(2));
     rig.drain();
-    let refused = rig.channel.accepted(rig.now);
-    assert!(rig.drain().contains(&Output::Close { link: refused }), "nobody is silent: no room");
     rig.run_until(at(600));
     let closed = rig.drain().iter().filter(|o| matches!(o, Output::Close { .. })).count();
     assert_eq!(closed, 64, "idle");
@@ -138,6 +136,34 @@ fn half_open_connections_give_way_and_end_after_15_seconds() {
     assert!(!rig.drain().contains(&Output::Close { link: slow }));
     rig.run_until(at(615));
     assert!(rig.drain().contains(&Output::Close { link: slow }));
+}
+
+#[test]
+fn who_has_proved_a_nick_stays_and_the_others_make_room() {
+    let mut rig = Rig::up(1, &[]);
+    let links: Vec<LinkId> = (0..64).map(|_| rig.channel.accepted(rig.now)).collect();
+    for (link, byte) in links.iter().zip(2..) {
+        rig.receive(*link, MessageType::Handshake, &peer_handshake(byte));
+    }
+    let prove = |rig: &mut Rig, link: LinkId, byte: u8| {
+        rig.receive(link, MessageType::Private, &private(byte, key(1).nick(), WORD, "AAAA"));
+    };
+    prove(&mut rig, links[0], 2);
+    rig.drain();
+    let new = rig.channel.accepted(rig.now);
+    assert!(rig.drain().contains(&Output::Close { link: links[1] }), "the oldest without proof");
+    rig.receive(new, MessageType::Handshake, &peer_handshake(66));
+    prove(&mut rig, new, 66);
+    for (link, byte) in links.iter().zip(2..).skip(2) {
+        prove(&mut rig, *link, byte);
+    }
+    rig.drain();
+    let refused = rig.channel.accepted(rig.now);
+    let closed = rig.drain().into_iter().filter_map(|output| match output {
+        Output::Close { link } => Some(link),
+        _ => None,
+    });
+    assert_eq!(closed.collect::<Vec<_>>(), [refused], "everybody is somebody");
 }
 
 #[test]
