@@ -41,7 +41,9 @@ pub use body::MAX_BODY;
 pub use clock::{Clock, ManualClock};
 pub use config::{ApiConfig, CertificateEnd, LogTail};
 pub use order_book::MarketView;
-pub use settings::{MakerFeeLimits, Sections, Settings, SettingsFileError};
+pub use settings::{
+    MakerFeeLimits, RoleSettings, Sections, Settings, SettingsFileError, TxBroadcast,
+};
 
 /// Everything on the RPC port: `/api/v1`, the websocket at `/jmws`, `/ws` and `/api/v1/ws`, the order book,
 /// the helpers of browser wallets and their static files.

@@ -18,7 +18,18 @@ pub(super) fn objection(section: &str, field: &str, value: &str) -> Option<&'sta
     if value.is_empty() {
         return None;
     }
-    let (fine, expected) = match (section, field) {
+    let (fine, expected) = rule(section, field, value)?;
+    (!fine).then_some(expected)
+}
+
+/// Whether a field is one that something here obeys.
+pub(super) fn takes_effect(section: &str, field: &str) -> bool {
+    rule(section, field, "").is_some()
+}
+
+/// Whether a value is fine, and what is expected; `None` for fields that take anything.
+fn rule(section: &str, field: &str, value: &str) -> Option<(bool, &'static str)> {
+    Some(match (section, field) {
         ("POLICY", "tx_fees") => {
             (tx_fees(value).is_some(), "1 to 1000 blocks, or above 1000 satoshi per kvB")
         }
@@ -40,7 +51,8 @@ pub(super) fn objection(section: &str, field: &str, value: &str) -> Option<&'sta
             (merge(value).is_some(), "default, gradual, greedy or greediest")
         }
         ("POLICY", "tx_broadcast") => {
-            (matches!(value, "self" | "random-peer" | "not-self"), "self, random-peer or not-self")
+            let known = super::TxBroadcast::parse(value).is_some();
+            (known, "self, random-peer, multiple-peers or not-self")
         }
         ("POLICY", "interest_rate") => (fraction(value, 0.0, 10.0), "a number from 0 to 10"),
         ("POLICY", "bondless_makers_allowance") => {
@@ -54,9 +66,18 @@ pub(super) fn objection(section: &str, field: &str, value: &str) -> Option<&'sta
             (integer(value, 1, 86_400), "seconds")
         }
         ("TIMEOUT", "confirm_timeout_hours") => (fraction(value, 0.0, 8760.0), "hours"),
-        _ => (true, ""),
-    };
-    (!fine).then_some(expected)
+        ("YIELDGENERATOR", "ordertype") => {
+            (matches!(value, "reloffer" | "absoffer"), "reloffer or absoffer")
+        }
+        ("YIELDGENERATOR", "cjfee_a" | "txfee_contribution" | "minsize") => {
+            (integer(value, 0, MAX_SATS), "satoshi")
+        }
+        ("YIELDGENERATOR", "cjfee_r") => (fraction(value, 0.0, 1.0), "a fraction from 0 to 1"),
+        ("YIELDGENERATOR", "cjfee_factor" | "txfee_contribution_factor" | "size_factor") => {
+            (fraction(value, 0.0, 1.0), "a number from 0 to 1")
+        }
+        _ => return None,
+    })
 }
 
 /// 21 million coins.
@@ -68,7 +89,7 @@ fn integer(value: &str, least: i64, most: i64) -> bool {
     crate::number::int_text(value).is_some_and(|number| (least..=most).contains(&number))
 }
 
-fn number(value: &str) -> Option<f64> {
+pub(super) fn number(value: &str) -> Option<f64> {
     // Through the decimal parser: "inf" and "nan" are floats to the standard library.
     crate::number::plain_decimal(value.trim())?.parse().ok()
 }

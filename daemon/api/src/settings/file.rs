@@ -20,6 +20,20 @@ pub(super) struct Stored {
     /// Values of `[POLICY]` that a client has set.
     #[serde(default)]
     pub(super) overrides: BTreeMap<String, String>,
+    /// Values of other sections that a client has set, by section.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) sections: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Stored {
+    /// Remembers what a client has set.
+    pub(super) fn set(&mut self, section: &str, field: String, value: String) {
+        let fields = match section {
+            "POLICY" => &mut self.overrides,
+            _ => self.sections.entry(section.to_owned()).or_default(),
+        };
+        fields.insert(field, value);
+    }
 }
 
 /// Why the stored settings could not be read or written.

@@ -7,6 +7,7 @@
 mod defaults;
 mod effect;
 mod file;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,20 +23,23 @@ pub use effect::MakerFeeLimits;
 pub(crate) use effect::tx_fees_of;
 pub use file::SettingsFileError;
 use file::Stored;
+pub use roles::{RoleSettings, TxBroadcast};
 
 /// Sections and their fields, as the daemon's own configuration hands them in.
 pub type Sections = BTreeMap<String, BTreeMap<String, String>>;
 
-/// Fields of `[POLICY]` whose overrides are kept over a restart (`spec/api.md` Appendix C 12). Not
-/// `gaplimit`: an import that is cut short would leave a wide window for ever.
-const KEPT: [&str; 6] = [
-    "tx_fees",
-    "tx_fees_factor",
-    "max_cj_fee_abs",
-    "max_cj_fee_rel",
-    "max_sweep_fee_change",
-    "minimum_makers",
-];
+/// Whether an override is kept over a restart: of every field that takes effect (`spec/api.md` 10, Appendix C 12).
+/// Not `gaplimit`: an import that is cut short would leave a wide window for ever.
+fn is_kept(section: &str, field: &str) -> bool {
+    match section {
+        "POLICY" => {
+            field != "gaplimit"
+                && (effect::takes_effect(section, field) || field.starts_with("max_cj_fee_"))
+        }
+        "TIMEOUT" | "YIELDGENERATOR" => effect::takes_effect(section, field),
+        _ => false,
+    }
+}
 
 /// Longest value, bytes.
 const MAX_VALUE: usize = 4096;
@@ -109,6 +113,9 @@ impl Settings {
             fields.iter().for_each(|(field, value)| lay(&section, field, value));
         }
         stored.overrides.iter().for_each(|(field, value)| lay("POLICY", field, value));
+        for (section, fields) in &stored.sections {
+            fields.iter().for_each(|(field, value)| lay(section, field, value));
+        }
         let policy = policy_of(&sections);
         Self {
             inner: Mutex::new(Inner { sections, stored }),
@@ -132,6 +139,15 @@ impl Settings {
     pub fn maker_fee_limits(&self) -> Option<MakerFeeLimits> {
         let inner = self.lock();
         effect::maker_fee_limits(|field| policy_field(&inner.sections, field))
+    }
+
+    /// What the roles obey, as it is now.
+    #[must_use]
+    pub fn roles(&self) -> RoleSettings {
+        let inner = self.lock();
+        RoleSettings::read(|section, field| {
+            inner.sections.get(section)?.get(field).map(String::as_str)
+        })
     }
 
     /// The text of a field, as written. Sections are case-sensitive, fields are not.
@@ -188,9 +204,9 @@ impl Settings {
                 format!("{field} must be {expected}"),
             ));
         }
-        if section == "POLICY" && KEPT.contains(&field.as_str()) {
+        if is_kept(section, &field) {
             let mut stored = inner.stored.clone();
-            stored.overrides.insert(field.clone(), value.to_owned());
+            stored.set(section, field.clone(), value.to_owned());
             if let Some(path) = &self.path {
                 file::save(path, &stored).map_err(|error| {
                     tracing::error!(
