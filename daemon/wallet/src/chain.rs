@@ -234,8 +234,16 @@ pub trait ChainSource: Send + Sync + std::fmt::Debug {
     /// Fetches any transaction by its id (second connection; the hash is checked).
     fn transaction(&self, txid: Txid) -> BoxFuture<'_, Result<Option<Transaction>, ChainError>>;
 
-    /// Looks for an unspent output that pays `script` (second connection). `None`: spent or never existed.
+    /// Looks for an unspent output that pays `script` (second connection). `None`: spent or never existed. What was
+    /// found stands until the next block, and what was not for ten minutes: for the order book, not for signing.
     fn foreign_output(
+        &self,
+        outpoint: OutPoint,
+        script: ScriptBuf,
+    ) -> BoxFuture<'_, Result<Option<ForeignOutput>, ChainError>>;
+
+    /// The same as it is at this moment, the mempool included; never out of a memory.
+    fn unspent_output(
         &self,
         outpoint: OutPoint,
         script: ScriptBuf,
@@ -298,6 +306,14 @@ impl ChainSource for NoServer {
     }
 
     fn foreign_output(
+        &self,
+        _outpoint: OutPoint,
+        _script: ScriptBuf,
+    ) -> BoxFuture<'_, Result<Option<ForeignOutput>, ChainError>> {
+        Box::pin(async { Err(ChainError::NotConfigured) })
+    }
+
+    fn unspent_output(
         &self,
         _outpoint: OutPoint,
         _script: ScriptBuf,

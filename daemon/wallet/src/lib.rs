@@ -9,6 +9,7 @@
 
 pub mod chain;
 pub mod coinjoin_shape;
+pub mod commitments;
 pub mod directory;
 pub mod display;
 pub mod fee;

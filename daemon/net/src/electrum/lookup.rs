@@ -46,6 +46,8 @@ type Reply<T> = oneshot::Sender<Result<T, ChainError>>;
 pub(super) enum Question {
     Transaction(Txid, Reply<Option<Transaction>>),
     Output(OutPoint, ScriptBuf, Reply<Option<ForeignOutput>>),
+    /// Past the caches.
+    OutputNow(OutPoint, ScriptBuf, Reply<Option<ForeignOutput>>),
     BlockTime(u32, Reply<u32>),
     /// To be sent on a fresh circuit.
     Broadcast(Box<Transaction>, Reply<Result<(), BroadcastError>>),
@@ -144,6 +146,9 @@ impl Lookup {
             }
             Question::Output(outpoint, script, reply) => {
                 let _ = reply.send(self.bounded(self.output(outpoint, script)).await);
+            }
+            Question::OutputNow(outpoint, script, reply) => {
+                let _ = reply.send(self.bounded(self.output_now(outpoint, script)).await);
             }
             Question::BlockTime(height, reply) => {
                 let _ = reply.send(self.bounded(self.block_time(height)).await);
@@ -246,12 +251,29 @@ impl Lookup {
             }
         }
         let output = self.ask_output(outpoint, &script, tip).await?;
+        self.remember(key, tip, output.as_ref());
+        Ok(output)
+    }
+
+    async fn output_now(
+        &self,
+        outpoint: OutPoint,
+        script: ScriptBuf,
+    ) -> Result<Option<ForeignOutput>, ChainError> {
+        let tip = self.tip()?;
+        let output = self.ask_output(outpoint, &script, tip).await?;
+        self.remember((outpoint, script), tip, output.as_ref());
+        Ok(output)
+    }
+
+    fn remember(&self, key: (OutPoint, ScriptBuf), tip: ChainTip, output: Option<&ForeignOutput>) {
         let mut caches = self.caches();
-        match &output {
+        caches.found.entries.remove(&key);
+        caches.absent.entries.remove(&key);
+        match output {
             Some(output) => caches.found.put(key, (tip.hash, output.clone())),
             None => caches.absent.put(key, ()),
         }
-        Ok(output)
     }
 
     /// Existence, value, script and depth are proven; that the output is unspent is the server's word.

@@ -196,6 +196,14 @@ impl ChainSource for ElectrumEngine {
         Box::pin(self.ask(move |reply| Question::Output(outpoint, script, reply)))
     }
 
+    fn unspent_output(
+        &self,
+        outpoint: OutPoint,
+        script: ScriptBuf,
+    ) -> BoxFuture<'_, Result<Option<ForeignOutput>, ChainError>> {
+        Box::pin(self.ask(move |reply| Question::OutputNow(outpoint, script, reply)))
+    }
+
     fn block_time(&self, height: u32) -> BoxFuture<'_, Result<u32, ChainError>> {
         Box::pin(self.ask(move |reply| Question::BlockTime(height, reply)))
     }

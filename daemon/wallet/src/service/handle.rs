@@ -8,10 +8,10 @@ use secrecy::SecretString;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::command::{Command, Reply};
-use super::{SendError, SendRequest, SentTransaction, ServiceError, WalletEvent, send};
+use super::{DrawnRate, SendError, SendRequest, SentTransaction, ServiceError, WalletEvent, send};
 use crate::chain::ChainSource;
 use crate::directory::ChangePasswordError;
-use crate::policy::WalletPolicy;
+use crate::policy::{TxFees, WalletPolicy};
 use crate::snapshot::Snapshot;
 use crate::types::{Branch, Mixdepth};
 
@@ -144,6 +144,14 @@ impl WalletHandle {
         let task = tokio::spawn(send::run(self.clone(), request));
         // The join fails only if the runtime ends or the task panics; its lock guard has reported then.
         task.await.unwrap_or(Err(SendError::Closed))
+    }
+
+    /// Draws a fee rate as a payment would: by the policy, or by a rule of this call only, with its random factor.
+    ///
+    /// # Errors
+    /// [`SendError::Chain`], [`SendError::AbsurdFee`].
+    pub async fn fee_rate(&self, fees: Option<TxFees>) -> Result<DrawnRate, SendError> {
+        send::draw_rate(self, fees).await
     }
 
     /// Signs a message with the key of a path (`spec/wallet.md` 11): base64 signature and the address.

@@ -39,6 +39,15 @@ pub struct SendRequest {
     pub inputs: Option<Vec<OutPoint>>,
 }
 
+/// A fee rate that was drawn for one transaction, satoshi per 1000 vbytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrawnRate {
+    /// What is paid.
+    pub rate: u64,
+    /// Below it the server's mempool takes nothing.
+    pub floor: u64,
+}
+
 /// A payment that was accepted by the server and applied to the wallet.
 #[derive(Debug, Clone)]
 pub struct SentTransaction {

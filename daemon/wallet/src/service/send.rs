@@ -4,7 +4,7 @@ use bdk_wallet::bitcoin::Txid;
 use tokio::sync::oneshot;
 
 use super::command::{Command, Outcome, Prepared};
-use super::{SendError, SendRequest, SentTransaction, WalletHandle};
+use super::{DrawnRate, SendError, SendRequest, SentTransaction, WalletHandle};
 use crate::chain::{BroadcastError, ChainError, ChainSource};
 use crate::fee;
 use crate::policy::TxFees;
@@ -52,6 +52,28 @@ fn usable<T>(answer: Result<T, ChainError>) -> Result<Option<T>, ChainError> {
     }
 }
 
+/// What a node relays at least when it does not say so, satoshi per 1000 vbytes.
+const USUAL_FLOOR: u64 = 1000;
+
+/// Draws a fee rate by the policy or by a rule of this call only.
+pub(super) async fn draw_rate(
+    wallet: &WalletHandle,
+    fees: Option<TxFees>,
+) -> Result<DrawnRate, SendError> {
+    let policy = wallet.shared.policy.load_full();
+    let fees = fees.unwrap_or(policy.tx_fees);
+    let rates = ask_rates(wallet.chain().as_ref(), fees).await?;
+    let rate = fee::fee_rate(
+        fees,
+        rates.estimate,
+        rates.floor,
+        policy.tx_fees_factor,
+        policy.absurd_fee_per_kvb,
+        &mut rand::rng(),
+    )?;
+    Ok(DrawnRate { rate, floor: rates.floor.unwrap_or(USUAL_FLOOR) })
+}
+
 /// Reports an unknown outcome if the task ends before the real one is known, so that the coins of a
 /// stored transaction never stay in the state "being sent".
 struct Report {
@@ -85,17 +107,7 @@ pub(super) async fn run(
     request: SendRequest,
 ) -> Result<SentTransaction, SendError> {
     let chain = wallet.chain().clone();
-    let policy = wallet.shared.policy.load_full();
-    let fees = request.fees.unwrap_or(policy.tx_fees);
-    let rates = ask_rates(chain.as_ref(), fees).await?;
-    let rate = fee::fee_rate(
-        fees,
-        rates.estimate,
-        rates.floor,
-        policy.tx_fees_factor,
-        policy.absurd_fee_per_kvb,
-        &mut rand::rng(),
-    )?;
+    let rate = draw_rate(&wallet, request.fees).await?.rate;
     let request = Box::new(request);
     let prepared: Prepared = wallet.ask(|reply| Command::Prepare { request, rate, reply }).await?;
     let Prepared { transaction, txid, fee, includes_expired_bond } = prepared;

@@ -507,6 +507,14 @@ impl ChainSource for FakeChain {
         Box::pin(async { Ok(None) })
     }
 
+    fn unspent_output(
+        &self,
+        _outpoint: OutPoint,
+        _script: ScriptBuf,
+    ) -> BoxFuture<'_, Result<Option<ForeignOutput>, ChainError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     fn block_time(&self, height: u32) -> BoxFuture<'_, Result<u32, ChainError>> {
         Box::pin(async move { Ok(1_700_000_000 + height * 600) })
     }
