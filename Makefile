@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check deps tools bench fuzz lint unit suite demo
+.PHONY: test check deps tools bench fuzz lint unit suite demo screens
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
 # onion connections, and a browser for the test of the page that it is shown.
@@ -82,6 +82,10 @@ fuzz:
 	for target in $$(cargo +nightly fuzz list --fuzz-dir daemon/fuzz | grep -v '^seeds$$'); do \
 	  echo "== $$target"; \
 	  cargo +nightly fuzz run --fuzz-dir daemon/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; done
+
+# Draws every screen of the box: the golden images of the tests and docs/screens.png. Look at them before you commit.
+screens:
+	cargo run --locked --quiet -p joinery-board --example screens
 
 # A daemon in release mode with a funded wallet on a private chain; prints how to use it and stays until Ctrl-C.
 demo: PACKAGES := $(filter-out chromium,$(PACKAGES)) curl

@@ -1,5 +1,5 @@
 //! What can be seen: values that say everything about a picture. The model ([`crate::ui`]) makes them,
-//! `render` draws them, tests compare them.
+//! [`crate::render`] draws them, tests compare them.
 
 use crate::link::{
     Amount, Destination, Direction, Fee, Fingerprint, Maker, Network, Payment, Percent, RequestId,

@@ -1,4 +1,5 @@
 //! A box on a bench: a daemon that goes on saying the last thing, a panel that shows each picture, a hand.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 #![allow(dead_code, reason = "each test binary uses another part")]
 
 use std::time::Duration;
