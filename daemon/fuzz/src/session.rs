@@ -12,7 +12,7 @@ use joinery_proto::bitcoin::{
 use joinery_proto::blacklist::CommitmentBlacklist;
 use joinery_proto::conversation::Fact;
 use joinery_proto::conversation::maker::{
-    CommitmentPolicy, MakerChoice, MakerOutput, MakerSession,
+    CommitmentPolicy, MAX_TRANSACTIONS, MakerChoice, MakerOutput, MakerSession,
 };
 use joinery_proto::conversation::taker::{ANSWER_TIMEOUT, TakerOutput, TakerSession};
 use joinery_proto::message::{self, Fill, InputSignature, IoAuth, PubKey};
@@ -22,7 +22,7 @@ use joinery_proto::offer::{Offer, OrderType};
 use joinery_proto::podle::{Proof, Revelation};
 use joinery_proto::private_message::PrivateWord;
 use joinery_proto::signature;
-use joinery_proto::transaction::maker::MakerShare;
+use joinery_proto::transaction::maker::{MakerRefusal, MakerShare};
 use joinery_proto::transaction::signing::OwnCoin;
 use joinery_proto::transaction::taker::{Coinjoin, ForeignCoin, TakerShare, UsedPlaces};
 use joinery_proto::utxo::WireUtxo;
@@ -171,8 +171,8 @@ fn transaction(script: &mut Script<'_>, maker_coins: &[OwnCoin], change: u64) ->
     }
 }
 
-/// A maker with a hostile taker. Whatever happens, signatures leave only after the fact is durable, and
-/// only for a transaction that pays the maker its coins back with the agreed fee.
+/// A maker with a hostile taker. Whatever happens, signatures leave only after the fact is durable, only for a
+/// transaction that pays the maker its coins back with the agreed fee, and for at most three transactions.
 pub fn maker(data: &[u8]) -> bool {
     let mut script = Script(data);
     let taker_coin = coin(1, 2_000_000);
@@ -221,11 +221,11 @@ pub fn maker(data: &[u8]) -> bool {
     let mut agreed: Option<Txid> = None;
     let mut shown: Vec<Transaction> = Vec::new();
     let mut persist: Option<Fact> = None;
-    let mut signed = false;
+    let mut signed: Vec<Txid> = Vec::new();
     let mut steps = 0;
     while !script.is_empty() && steps < 64 {
         steps += 1;
-        let outputs = match script.byte() % 12 {
+        let outputs = match script.byte() % 13 {
             0 => session.received(word(script.byte()), &script.text(), Some(100), now),
             1 => {
                 let sealed = shared.seal(draw(), &script.text());
@@ -275,12 +275,20 @@ pub fn maker(data: &[u8]) -> bool {
                 now += u64::from(script.byte()) * 1_000;
                 session.tick(now)
             }
+            11 if script.byte() == 0xff => session.refuse_transaction(MakerRefusal::Overspent),
             _ if script.byte() == 0xff => session.stop(),
             _ => Vec::new(),
         };
         for output in outputs {
             match output {
-                MakerOutput::Persist(fact) => persist = Some(fact),
+                MakerOutput::Persist(fact) => {
+                    if let Fact::Signed { txid, .. } = &fact {
+                        assert!(!signed.contains(txid), "each transaction is signed once");
+                        let (tx, _) = session.agreed().expect("what is to be signed is shown");
+                        assert_eq!(tx.compute_txid(), *txid);
+                    }
+                    persist = Some(fact);
+                }
                 MakerOutput::Send(PrivateWord::IoAuth, _) => {
                     assert!(revealed_durable, "coins are revealed after that is durable");
                 }
@@ -304,13 +312,16 @@ pub fn maker(data: &[u8]) -> bool {
                     assert!(back >= input_value + MAKER_FEE, "paid {back} for {input_value}");
                     let text = shared.open(&sealed).expect("sealed for the taker");
                     assert!(InputSignature::parse(&text).is_ok());
-                    signed = true;
+                    if !signed.contains(&txid) {
+                        signed.push(txid);
+                    }
+                    assert!(signed.len() <= MAX_TRANSACTIONS, "no free signatures");
                 }
                 _ => {}
             }
         }
     }
-    signed
+    !signed.is_empty()
 }
 
 /// A taker with a hostile maker. Nothing leaves before its fact is durable; a finished transaction pays

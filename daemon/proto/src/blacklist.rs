@@ -30,6 +30,12 @@ impl CommitmentBlacklist {
             || self.reserved.contains(commitment)
     }
 
+    /// Whether this commitment was used, here or by what somebody said: more than reserved by a session.
+    #[must_use]
+    pub fn is_used(&self, commitment: &Commitment) -> bool {
+        self.own.contains(commitment) || self.foreign.contains(commitment)
+    }
+
     /// Reserves a commitment for a session; false when it must be refused.
     pub fn reserve(&mut self, commitment: Commitment) -> bool {
         !self.refuses(&commitment) && self.reserved.insert(commitment)

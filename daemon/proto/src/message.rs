@@ -134,16 +134,19 @@ pub struct Fill {
     pub commitment: Commitment,
 }
 
-/// Why a `!fill` was refused. Two of the cases have an answer on the wire.
+/// Why a `!fill` was refused. Most of the cases have an answer on the wire.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FillError {
     /// Malformed; dropped silently.
     #[error(transparent)]
     Payload(#[from] PayloadError),
-    /// Commitment of another type.
+    /// Commitment of another type; the byte is printable.
     #[error("unsupported commitment type {0:?}")]
     CommitmentType(char),
+    /// The key is not 64 hex digits: its text, as far as it is printable, at most 64 characters.
+    #[error("key {0:?} is malformed")]
+    Key(String),
 }
 
 impl Fill {
@@ -158,12 +161,15 @@ impl Fill {
         let offer = offer.parse().map_err(|_| PayloadError::Number)?;
         let amount =
             canonical_u64(amount).filter(|a| *a <= MAX_MONEY).ok_or(PayloadError::Number)?;
-        let key = key.parse().map_err(|_| PayloadError::Key)?;
         let commitment = commitment.parse().map_err(|error| match error {
             PodleError::CommitmentType => {
-                FillError::CommitmentType(commitment.chars().next().unwrap_or(' '))
+                let byte = commitment.chars().next().filter(char::is_ascii_graphic);
+                FillError::CommitmentType(byte.unwrap_or('?'))
             }
             other => FillError::Payload(other.into()),
+        })?;
+        let key = key.parse().map_err(|_| {
+            FillError::Key(key.chars().filter(char::is_ascii_graphic).take(64).collect())
         })?;
         Ok(Self { offer, amount, key, commitment })
     }

@@ -1,10 +1,13 @@
 //! The maker's side: fill, auth, ioauth, tx, sig (`spec/protocol.md` 7.3 to 7.5).
+//!
+//! After its first signatures a session goes on until its deadline or until it is stopped: its taker may show up to
+//! [`MAX_TRANSACTIONS`] different transactions, and each is verified and made durable by itself.
 
-use bdk_wallet::bitcoin::Transaction;
+use bdk_wallet::bitcoin::{Transaction, Txid};
 
 use super::{Ended, Fact, Millis};
 use crate::blacklist::CommitmentBlacklist;
-use crate::message::{self, Fill, FillError, IoAuth, PubKey};
+use crate::message::{self, Fill, FillError, IoAuth, PayloadError, PubKey};
 use crate::nacl_box::{NONCE_LENGTH, NaclBox, NaclError, NaclSecretKey};
 use crate::offer::Offer;
 use crate::podle::{Commitment, PodleError, Revelation};
@@ -15,10 +18,15 @@ use crate::transaction::signing::SigningError;
 use crate::transaction::taker::ForeignCoin;
 use crate::utxo::{UtxoHint, WireUtxo};
 
-/// Longest wait for `!auth` after `!pubkey`, milliseconds (`spec/protocol.md` 13.2).
-pub const AUTH_TIMEOUT: Millis = 60_000;
-/// Longest life of a session, milliseconds.
+/// A session that has waited this long for `!auth` may be given up for another taker, milliseconds
+/// (`spec/protocol.md` 13.2). Where there is room it waits on: takers send `!auth` when the last of their makers
+/// has answered or its time is over, which is a minute and more after the `!fill`.
+pub const AUTH_PATIENCE: Millis = 60_000;
+/// Longest life of a session, milliseconds (`session_timeout_sec`).
 pub const SESSION_TIMEOUT: Millis = 300_000;
+/// Different transactions that are signed in one session, with the same coins: a taker whose other makers fail
+/// makes the transaction anew without them (`spec/roles.md` 3.11).
+pub const MAX_TRANSACTIONS: usize = 3;
 
 /// What a maker asks of a taker's commitment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +72,34 @@ pub enum FillRefusal {
     #[error("amount is out of the offer's range")]
     AmountOutOfRange,
     /// The taker's key gives a known secret.
-    #[error(transparent)]
-    Key(#[from] NaclError),
+    #[error("{source}")]
+    Key {
+        /// The key, 64 hex digits.
+        key: String,
+        /// What is wrong with it.
+        source: NaclError,
+    },
+}
+
+impl FillRefusal {
+    /// Text of the `!error`; the reference's where it has one.
+    pub(super) fn reply(&self) -> Option<String> {
+        Some(match self {
+            Self::Blacklisted(commitment) => format!("Commitment is blacklisted: {commitment}"),
+            Self::UnknownOffer => "oid not found".to_owned(),
+            Self::AmountOutOfRange => "amount out of range".to_owned(),
+            Self::Payload(FillError::CommitmentType(byte)) => {
+                format!("Unsupported commitment type: {byte}")
+            }
+            Self::Payload(FillError::Key(key)) | Self::Key { key, .. } => {
+                format!("Invalid nacl pubkey: {key}")
+            }
+            Self::Payload(FillError::Payload(
+                error @ (PayloadError::Fields | PayloadError::Number),
+            )) => error.to_string(),
+            Self::Payload(FillError::Payload(_)) => return None,
+        })
+    }
 }
 
 /// Why an `!auth` is not answered with coins.
@@ -94,6 +128,18 @@ pub enum AuthRefusal {
         /// What it needs.
         needed: u64,
     },
+}
+
+impl AuthRefusal {
+    /// One word that tells an honest taker what to do better, and nobody anything about coins.
+    pub(super) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Podle(_) => "proof",
+            Self::NotFound => "utxo",
+            Self::TooYoung { .. } => "age",
+            Self::TooSmall { .. } => "size",
+        }
+    }
 }
 
 /// Step 1: a `!fill` was accepted, our key is on its way.
@@ -125,12 +171,15 @@ struct Approved {
 struct Revealed {
     filled: Filled,
     share: MakerShare,
+    /// Transactions that were signed so far.
+    signed: Vec<Txid>,
 }
 
 /// Step 5: the taker's transaction is what was agreed.
 #[derive(Debug)]
 struct Agreed {
-    filled: Filled,
+    revealed: Revealed,
+    txid: Txid,
     verified: VerifiedTransaction,
 }
 
@@ -150,7 +199,9 @@ impl Filled {
         if !offer.accepts(fill.amount) {
             return Err(FillRefusal::AmountOutOfRange);
         }
-        let shared = secret.shared_with(&fill.key)?;
+        let shared = secret
+            .shared_with(&fill.key)
+            .map_err(|source| FillRefusal::Key { key: fill.key.to_string(), source })?;
         blacklist.reserve(fill.commitment);
         Ok(Self { offer, amount: fill.amount, commitment: fill.commitment, secret, shared })
     }
@@ -215,14 +266,19 @@ impl Approved {
             btc_signature: signature::sign(session_key.as_bytes(), auth.secret_key()),
         };
         let sealed = self.filled.shared.seal(nonce, &answer.to_string());
-        Some((Revealed { filled: self.filled, share }, sealed))
+        Some((Revealed { filled: self.filled, share, signed: Vec::new() }, sealed))
     }
 }
 
 impl Revealed {
-    fn agree(self, tx: Transaction, height: Option<u32>) -> Result<Agreed, MakerRefusal> {
+    fn agree(
+        self,
+        tx: Transaction,
+        txid: Txid,
+        height: Option<u32>,
+    ) -> Result<Agreed, MakerRefusal> {
         let verified = self.share.verify(tx, height)?;
-        Ok(Agreed { filled: self.filled, verified })
+        Ok(Agreed { revealed: self, txid, verified })
     }
 }
 
@@ -234,7 +290,7 @@ impl Agreed {
         let signatures = self.verified.sign()?;
         Ok(signatures
             .iter()
-            .map(|sig| self.filled.shared.seal(nonce(), &sig.to_string()))
+            .map(|sig| self.revealed.filled.shared.seal(nonce(), &sig.to_string()))
             .collect())
     }
 }
@@ -323,11 +379,57 @@ impl MakerSession {
         Ok((Self { state, started: now, commitment, used_up, policy, neutrino_compat }, outputs))
     }
 
-    /// Whether another `!fill` of the same taker may replace this session: only while nothing was revealed
-    /// and no proof is being checked.
+    /// Whether another `!fill` of the same taker may replace this session: while nothing was revealed and no proof
+    /// is being checked, and again when the taker has what it came for.
     #[must_use]
     pub const fn is_replaceable(&self) -> bool {
-        matches!(self.state, State::AwaitAuth(_) | State::Over)
+        match &self.state {
+            State::AwaitAuth(_) | State::Over => true,
+            State::AwaitTx(revealed) => !revealed.signed.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether the session still waits for the taker's proof: it has cost us nothing.
+    #[must_use]
+    pub const fn awaits_auth(&self) -> bool {
+        matches!(self.state, State::AwaitAuth(_))
+    }
+
+    /// Whether our coins were told, or are about to be.
+    #[must_use]
+    pub const fn has_revealed(&self) -> bool {
+        self.used_up || matches!(self.state, State::PersistReveal(..))
+    }
+
+    /// Whether the taker has signatures for a transaction.
+    #[must_use]
+    pub const fn has_signed(&self) -> bool {
+        match &self.state {
+            State::AwaitTx(revealed) => !revealed.signed.is_empty(),
+            State::PersistSign(agreed) => !agreed.revealed.signed.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The transaction that is to be signed, with our share of it: between [`MakerOutput::Persist`] of
+    /// [`Fact::Signed`] and [`Self::durable`].
+    #[must_use]
+    pub const fn agreed(&self) -> Option<(&Transaction, &MakerShare)> {
+        match &self.state {
+            State::PersistSign(agreed) => {
+                Some((agreed.verified.transaction(), &agreed.revealed.share))
+            }
+            _ => None,
+        }
+    }
+
+    /// Refuses the transaction of [`Self::agreed`] for something that only the wallet or the chain knows.
+    pub fn refuse_transaction(&mut self, refusal: MakerRefusal) -> Vec<MakerOutput> {
+        match self.state {
+            State::PersistSign(_) => self.end(Ended::TransactionRefused(refusal)),
+            _ => Vec::new(),
+        }
     }
 
     /// Whether the conversation is over.
@@ -342,14 +444,10 @@ impl MakerSession {
         self.neutrino_compat
     }
 
-    /// Latest time at which this state ends.
+    /// Latest time at which the session ends.
     #[must_use]
     pub const fn deadline(&self) -> Millis {
-        let limit = match self.state {
-            State::AwaitAuth(_) => AUTH_TIMEOUT,
-            _ => SESSION_TIMEOUT,
-        };
-        self.started.saturating_add(limit)
+        self.started.saturating_add(SESSION_TIMEOUT)
     }
 
     /// Ends the conversation when its deadline has passed.
@@ -357,10 +455,13 @@ impl MakerSession {
         if self.is_over() || now < self.deadline() {
             return Vec::new();
         }
-        let waiting_for = match self.state {
+        let waiting_for = match &self.state {
             State::AwaitAuth(_) => "auth",
             State::AwaitCoin(_) => "the chain",
             State::AwaitChoice(_) => "coins",
+            State::AwaitTx(revealed) if !revealed.signed.is_empty() => {
+                return self.end(Ended::Complete);
+            }
             State::PersistReveal(..) | State::PersistSign(_) => "the disk",
             State::AwaitTx(_) | State::Over => "tx",
         };
@@ -410,9 +511,14 @@ impl MakerSession {
                 let Ok(tx) = message::parse_tx(&text) else {
                     return self.end(Ended::Unreadable("tx"));
                 };
-                match revealed.agree(tx, height) {
+                let txid = tx.compute_txid();
+                if revealed.signed.contains(&txid) {
+                    // A second copy of what was answered.
+                    self.state = State::AwaitTx(revealed);
+                    return Vec::new();
+                }
+                match revealed.agree(tx, txid, height) {
                     Ok(agreed) => {
-                        let txid = agreed.verified.transaction().compute_txid();
                         let outpoints = agreed.verified.outpoints().collect();
                         self.state = State::PersistSign(agreed);
                         vec![MakerOutput::Persist(Fact::Signed { txid, outpoints })]
@@ -501,7 +607,13 @@ impl MakerSession {
                 Ok(sealed) => {
                     let send = |sealed| MakerOutput::Send(PrivateWord::Sig, sealed);
                     let mut outputs: Vec<MakerOutput> = sealed.into_iter().map(send).collect();
-                    outputs.push(MakerOutput::Ended(Ended::Complete));
+                    let Agreed { mut revealed, txid, .. } = agreed;
+                    revealed.signed.push(txid);
+                    if revealed.signed.len() < MAX_TRANSACTIONS {
+                        self.state = State::AwaitTx(revealed);
+                    } else {
+                        outputs.push(MakerOutput::Ended(Ended::Complete));
+                    }
                     outputs
                 }
                 Err(error) => self.end(Ended::Signing(error)),
@@ -513,9 +625,14 @@ impl MakerSession {
         }
     }
 
-    /// Stops the session from our side. A signature that was made durable may still be sent by its owner.
+    /// Stops the session from our side; complete when the taker has signatures. A signature that was made durable
+    /// may still be sent by its owner.
     pub fn stop(&mut self) -> Vec<MakerOutput> {
-        if self.is_over() { Vec::new() } else { self.end(Ended::Stopped) }
+        match self.state {
+            State::Over => Vec::new(),
+            _ if self.has_signed() => self.end(Ended::Complete),
+            _ => self.end(Ended::Stopped),
+        }
     }
 
     /// The commitment that this session reserved and has not used up: to be released in the blacklist when

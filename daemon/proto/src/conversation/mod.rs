@@ -121,16 +121,20 @@ pub enum Ended {
 
 impl Ended {
     /// The clear-text `!error` that the counterparty may hear, if any. Everybody on the way can read it:
-    /// never coins, addresses or internals (`spec/protocol.md` 6.7).
+    /// never coins, addresses or internals (`spec/roles.md` 4.4, 4.5, 4.12; `spec/protocol.md` 6.7).
+    ///
+    /// A taker that hears nothing waits a minute for nothing, so every refusal of what it sent has a text. The one
+    /// exception is a commitment that is not 64 hex digits: that is never an honest taker.
     #[must_use]
     pub fn reply(&self) -> Option<String> {
         match self {
-            Self::FillRefused(maker::FillRefusal::Blacklisted(commitment)) => {
-                Some(format!("Commitment is blacklisted: {commitment}"))
+            Self::FillRefused(refusal) => refusal.reply(),
+            Self::AuthRefused(refusal) => {
+                Some(format!("commitment rejected: {}", refusal.reason()))
             }
-            Self::FillRefused(maker::FillRefusal::UnknownOffer) => Some("oid not found".to_owned()),
-            Self::FillRefused(maker::FillRefusal::AmountOutOfRange) => {
-                Some("amount out of range".to_owned())
+            Self::NoCoins => Some("no funds".to_owned()),
+            Self::TransactionRefused(_) | Self::Unreadable("tx") => {
+                Some("transaction rejected".to_owned())
             }
             _ => None,
         }

@@ -5,7 +5,9 @@ use bdk_wallet::bitcoin::secp256k1::SecretKey;
 use bdk_wallet::bitcoin::{Address, Network, OutPoint, Txid};
 use proptest::prelude::*;
 
-use super::maker::{CommitmentPolicy, MakerChoice, MakerOutput, MakerSession};
+use super::maker::{
+    CommitmentPolicy, MAX_TRANSACTIONS, MakerChoice, MakerOutput, MakerSession, SESSION_TIMEOUT,
+};
 use super::taker::{ANSWER_TIMEOUT, TakerOutput, TakerSession};
 use super::{Ended, Fact};
 use crate::blacklist::CommitmentBlacklist;
@@ -241,7 +243,12 @@ fn whole_conversation_ends_in_a_transaction() {
     let (mut pair, outputs) = Pair::new();
     pair.taker_wants(outputs);
     assert_eq!(pair.taker_end, Some(Ended::Complete));
-    assert_eq!(pair.maker_end, Some(Ended::Complete));
+    // The maker waits for another transaction of this session, as long as the session may last.
+    assert_eq!(pair.maker_end, None);
+    let maker = pair.maker.as_mut().unwrap();
+    assert!(maker.has_signed() && maker.is_replaceable());
+    let outputs = maker.tick(SESSION_TIMEOUT);
+    assert!(matches!(outputs[..], [MakerOutput::Ended(Ended::Complete)]));
     let tx = pair.coinjoin.take().unwrap().finish().unwrap();
     let kinds: Vec<String> = pair
         .facts
@@ -323,7 +330,13 @@ fn young_small_spent_and_foreign_coins_are_refused() {
             [MakerOutput::ChooseCoins { .. }] => assert!(accepted, "{coin:?}"),
             [MakerOutput::Ended(end @ Ended::AuthRefused(_))] => {
                 assert!(!accepted, "{coin:?}");
-                assert_eq!(end.reply(), None, "silent");
+                let reason = match coin {
+                    Some(coin) if *coin == young => "age",
+                    Some(coin) if *coin == small => "size",
+                    Some(coin) if *coin == foreign => "proof",
+                    _ => "utxo",
+                };
+                assert_eq!(end.reply(), Some(format!("commitment rejected: {reason}")));
                 let reserved = maker.reserved_commitment().unwrap();
                 assert!(blacklist.refuses(&reserved));
                 blacklist.release(&reserved);
@@ -363,10 +376,10 @@ fn wallet_cannot_change_the_terms_of_a_session() {
 #[test]
 fn silent_counterparties_time_out() {
     let (mut maker, _, mut pair) = started();
-    assert!(maker.tick(59_999).is_empty());
-    let outputs = maker.tick(60_000);
+    assert!(maker.tick(299_999).is_empty());
+    let outputs = maker.tick(300_000);
     assert!(matches!(outputs[..], [MakerOutput::Ended(Ended::TimedOut { waiting_for: "auth" })]));
-    assert!(maker.tick(70_000).is_empty(), "only once");
+    assert!(maker.tick(310_000).is_empty(), "only once");
     let outputs = pair.taker.tick(ANSWER_TIMEOUT);
     assert!(matches!(outputs[..], [TakerOutput::Ended(Ended::TimedOut { waiting_for: "pubkey" })]));
     // A clock that jumps back ends nothing early.
@@ -441,18 +454,26 @@ fn refused_fills_have_the_references_texts() {
     let used = "CD".repeat(32);
     let expected = text(&format!("Commitment is blacklisted: {}", used.to_lowercase()));
     assert_eq!(refused(&format!("0 200000 {key} P{used}")), expected);
-    // Everything else is silence.
-    for payload in [
-        format!("0 200000 {key} Q{commitment}"),
-        format!("0 200000 {key} P{commitment}0"),
-        format!("0 200000 {key}"),
-        format!("0 -1 {key} P{commitment}"),
-        format!("x 200000 {key} P{commitment}"),
-        format!("0 200000 {} P{commitment}", "0".repeat(64)),
-        format!("0 200000 zz P{commitment}"),
+    let low_order = "0".repeat(64);
+    for (payload, reply) in [
+        (format!("0 200000 {key} Q{commitment}"), "Unsupported commitment type: Q".to_owned()),
+        (format!("0 200000 {key}"), "payload has too few fields".to_owned()),
+        (format!("0 -1 {key} P{commitment}"), "number is malformed or out of range".to_owned()),
+        (format!("x 200000 {key} P{commitment}"), "number is malformed or out of range".to_owned()),
+        (format!("0 200000 zz P{commitment}"), "Invalid nacl pubkey: zz".to_owned()),
+        (
+            format!("0 200000 {low_order} P{commitment}"),
+            format!("Invalid nacl pubkey: {low_order}"),
+        ),
     ] {
-        assert_eq!(refused(&payload), None, "{payload}");
+        assert_eq!(refused(&payload), Some(reply), "{payload}");
     }
+    // What is no commitment at all is dropped in silence.
+    assert_eq!(refused(&format!("0 200000 {key} P{commitment}0")), None);
+    assert_eq!(refused(&format!("0 200000 {key} P{}", "zz".repeat(32))), None);
+    // An echo is bounded and printable.
+    let long = refused(&format!("0 200000 {}\u{7f} P{commitment}", "x".repeat(500))).unwrap();
+    assert_eq!(long, format!("Invalid nacl pubkey: {}", "x".repeat(64)));
     // None of these reserved the commitment.
     let secret = NaclSecretKey::from_bytes([5; 32]);
     let good = format!("0 200000 {key} P{commitment}");
@@ -460,6 +481,93 @@ fn refused_fills_have_the_references_texts() {
     assert!(
         MakerSession::start(&good, &[offer()], secret, &mut blacklist, policy, false, 0).is_ok()
     );
+}
+
+/// A transaction that pays the maker what was agreed, plus `error` satoshi of change; `tag` makes it another one.
+fn shown(pair: &Pair, error: i64, tag: u8) -> bdk_wallet::bitcoin::Transaction {
+    let fee = offer().cj_fee.of(AMOUNT);
+    let cj = AMOUNT.saturating_add_signed(error.min(0));
+    let change = (3_000_000 - AMOUNT + fee).saturating_add_signed(error);
+    let output = |value, byte| bdk_wallet::bitcoin::TxOut {
+        value: bdk_wallet::bitcoin::Amount::from_sat(value),
+        script_pubkey: address(byte).script_pubkey(),
+    };
+    let input =
+        |outpoint| bdk_wallet::bitcoin::TxIn { previous_output: outpoint, ..Default::default() };
+    bdk_wallet::bitcoin::Transaction {
+        version: bdk_wallet::bitcoin::transaction::Version::TWO,
+        lock_time: bdk_wallet::bitcoin::absolute::LockTime::ZERO,
+        input: vec![input(pair.maker_coin.outpoint), input(pair.taker_coin.outpoint)],
+        output: vec![output(cj, 20), output(change, 21), output(7, 22 + tag)],
+    }
+}
+
+/// A maker whose coins are told, and the box of its taker.
+fn revealed() -> (MakerSession, CommitmentBlacklist, Pair, crate::nacl_box::NaclBox) {
+    let (mut maker, mut blacklist, pair) = started();
+    maker.received(PrivateWord::Auth, &auth(&pair), Some(100), 0);
+    maker.coin_found(Some(&on_chain(&pair.taker_coin, 5)));
+    maker.coins_chosen(Some(pair.choice()), [1; 24]);
+    maker.durable(&mut blacklist, || [2; 24]);
+    let maker_key = NaclSecretKey::from_bytes([4; 32]).public_key();
+    let shared = NaclSecretKey::from_bytes([3; 32]).shared_with(&maker_key).unwrap();
+    (maker, blacklist, pair, shared)
+}
+
+#[test]
+fn three_different_transactions_are_signed_each_after_it_is_durable() {
+    let (mut maker, mut blacklist, pair, shared) = revealed();
+    for tag in 0..u8::try_from(MAX_TRANSACTIONS).unwrap() {
+        let tx = shown(&pair, 0, tag);
+        let sealed = shared.seal([tag; 24], &crate::message::tx_payload(&tx));
+        let outputs = maker.received(PrivateWord::Tx, &sealed, Some(100), 0);
+        let [MakerOutput::Persist(Fact::Signed { txid, .. })] = outputs.as_slice() else {
+            panic!("{outputs:?}")
+        };
+        assert_eq!(*txid, tx.compute_txid());
+        assert_eq!(maker.agreed().unwrap().0, &tx);
+        // Before that is durable, nothing else is looked at.
+        assert!(maker.received(PrivateWord::Tx, &sealed, Some(100), 0).is_empty());
+        let outputs = maker.durable(&mut blacklist, || [7; 24]);
+        assert!(matches!(outputs[0], MakerOutput::Send(PrivateWord::Sig, _)));
+        let last = usize::from(tag) + 1 == MAX_TRANSACTIONS;
+        assert_eq!(matches!(outputs.last(), Some(MakerOutput::Ended(Ended::Complete))), last);
+        // The same one again costs nothing and gives nothing.
+        assert!(maker.received(PrivateWord::Tx, &sealed, Some(100), 0).is_empty());
+    }
+    assert!(maker.is_over());
+    let tx = shared.seal([9; 24], &crate::message::tx_payload(&shown(&pair, 0, 9)));
+    assert!(maker.received(PrivateWord::Tx, &tx, Some(100), 0).is_empty(), "no fourth");
+}
+
+#[test]
+fn further_transaction_is_checked_like_the_first() {
+    let (mut maker, mut blacklist, pair, shared) = revealed();
+    let tell = |maker: &mut MakerSession, error, tag| {
+        let tx = crate::message::tx_payload(&shown(&pair, error, tag));
+        maker.received(PrivateWord::Tx, &shared.seal([tag; 24], &tx), Some(100), 0)
+    };
+    assert!(matches!(tell(&mut maker, 0, 1)[..], [MakerOutput::Persist(_)]));
+    maker.durable(&mut blacklist, || [7; 24]);
+    let outputs = tell(&mut maker, -1, 2);
+    let [MakerOutput::Ended(end @ Ended::TransactionRefused(_))] = outputs.as_slice() else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(end.reply().unwrap(), "transaction rejected");
+    assert!(maker.is_over());
+}
+
+#[test]
+fn transaction_may_be_refused_for_what_only_the_chain_knows() {
+    use crate::transaction::maker::MakerRefusal;
+    let (mut maker, mut blacklist, pair, shared) = revealed();
+    let refusal = MakerRefusal::FeeRate { fee: 1, size: 400, floor: 1_000 };
+    assert!(maker.refuse_transaction(refusal.clone()).is_empty(), "there is none yet");
+    let tx = crate::message::tx_payload(&shown(&pair, 0, 1));
+    maker.received(PrivateWord::Tx, &shared.seal([1; 24], &tx), Some(100), 0);
+    let outputs = maker.refuse_transaction(refusal);
+    assert!(matches!(outputs[..], [MakerOutput::Ended(Ended::TransactionRefused(_))]));
+    assert!(maker.durable(&mut blacklist, || [7; 24]).is_empty(), "nothing is signed any more");
 }
 
 fn any_word() -> impl Strategy<Value = PrivateWord> {
@@ -484,53 +592,47 @@ proptest! {
     /// them: no signature leaves unless the transaction pays what was agreed.
     #[test]
     fn hostile_taker_gets_no_signature_below_the_terms(
-        script in proptest::collection::vec((any_word(), any::<bool>(), 0_u8..4, -3_i64..3), 1..12),
+        script in proptest::collection::vec((any_word(), any::<bool>(), 0_u8..8, -1_i64..3), 1..24),
     ) {
         let (mut maker, mut blacklist, pair) = started();
         let maker_key = NaclSecretKey::from_bytes([4; 32]).public_key();
         let shared = NaclSecretKey::from_bytes([3; 32]).shared_with(&maker_key).unwrap();
-        let fee = offer().cj_fee.of(AMOUNT);
+        // What was signed, and what is being made durable.
+        let (mut signed, mut persisting) = (std::collections::BTreeSet::new(), None);
         for (word, good, tag, error) in script {
-            let cj = AMOUNT.saturating_add_signed(error.min(0));
-            let change = (3_000_000 - AMOUNT + fee).saturating_add_signed(error);
-            let output = |value, byte| bdk_wallet::bitcoin::TxOut {
-                value: bdk_wallet::bitcoin::Amount::from_sat(value),
-                script_pubkey: address(byte).script_pubkey(),
-            };
-            let input = |outpoint| bdk_wallet::bitcoin::TxIn {
-                previous_output: outpoint,
-                ..Default::default()
-            };
-            let tx = bdk_wallet::bitcoin::Transaction {
-                version: bdk_wallet::bitcoin::transaction::Version::TWO,
-                lock_time: bdk_wallet::bitcoin::absolute::LockTime::ZERO,
-                input: vec![input(pair.maker_coin.outpoint), input(pair.taker_coin.outpoint)],
-                output: vec![output(cj, 20), output(change, 21), output(7, 22 + tag)],
-            };
-            let pays = error >= 0;
+            let tx = shown(&pair, error, tag);
             let text = match (good, word) {
                 (true, PrivateWord::Auth) => pair.revelation.clone(),
                 (true, PrivateWord::Tx) => crate::message::tx_payload(&tx),
                 _ => format!("{tag} junk"),
             };
             let payload = if word.is_sealed() { shared.seal([tag; 24], &text) } else { text };
-            let mut outputs = maker.received(word, &payload, Some(100), 0);
-            while let Some(output) = outputs.pop() {
+            let mut queue = std::collections::VecDeque::from(maker.received(word, &payload, Some(100), 0));
+            while let Some(output) = queue.pop_front() {
                 let next = match output {
                     MakerOutput::LookUp(_) => maker.coin_found(Some(&on_chain(&pair.taker_coin, 5))),
                     MakerOutput::ChooseCoins { .. } => {
                         maker.coins_chosen(Some(pair.choice()), [tag; 24])
                     }
-                    MakerOutput::Persist(_) => maker.durable(&mut blacklist, || [tag; 24]),
+                    MakerOutput::Persist(fact) => {
+                        if let Fact::Signed { txid, .. } = fact {
+                            prop_assert_eq!(txid, tx.compute_txid());
+                            prop_assert!(error >= 0, "signs for less than agreed");
+                            persisting = Some(txid);
+                        }
+                        maker.durable(&mut blacklist, || [tag; 24])
+                    }
                     MakerOutput::Send(PrivateWord::Sig, _) => {
-                        prop_assert!(pays, "signed for less than agreed");
+                        let txid = persisting.take();
+                        prop_assert!(txid.is_some_and(|txid| signed.insert(txid)), "once each");
                         Vec::new()
                     }
                     _ => Vec::new(),
                 };
-                outputs.extend(next);
+                queue.extend(next);
             }
         }
+        prop_assert!(signed.len() <= MAX_TRANSACTIONS);
     }
 
     /// A hostile maker can end its own part of the round and nothing else.

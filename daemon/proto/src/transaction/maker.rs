@@ -34,7 +34,7 @@ pub struct MakerShare {
     pub change_script: ScriptBuf,
 }
 
-/// Why a transaction is not signed. The taker hears nothing.
+/// Why a transaction is not signed. The taker hears that, and not why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MakerRefusal {
@@ -94,6 +94,30 @@ pub enum MakerRefusal {
     /// Both outputs go to one script: a mistake of ours.
     #[error("our two outputs have one script")]
     SameScript,
+    /// A coin of ours that is not in the session is an input. Said by who knows the wallet.
+    #[error("our coin {0} is an input and not part of the session")]
+    OtherCoin(OutPoint),
+    /// We would earn less than we want. Said by who knows the settings.
+    #[error("earning {earning} is less than {least}")]
+    Profit {
+        /// Satoshi.
+        earning: i128,
+        /// Satoshi.
+        least: u64,
+    },
+    /// It spends more than its inputs are worth. Said by who asked the chain.
+    #[error("outputs are worth more than the inputs")]
+    Overspent,
+    /// No mempool takes it: our coins would be bound to it in vain. Said by who asked the chain.
+    #[error("{fee} satoshi for {size} virtual bytes are below the relay rate of {floor} per 1000")]
+    FeeRate {
+        /// What it pays, satoshi.
+        fee: u64,
+        /// Its size when signed, virtual bytes.
+        size: u64,
+        /// Satoshi per 1000 virtual bytes.
+        floor: u64,
+    },
 }
 
 /// The two outputs of a maker.
