@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 
 use super::output::Output;
+use super::session::{SessionId, Step};
 use crate::ask::{Question, QuestionId};
 use crate::event::Source;
 
@@ -19,6 +20,10 @@ use crate::event::Source;
 pub(super) enum Purpose {
     /// Certificate of the bond.
     Bond,
+    /// A step of a conversation.
+    Session(SessionId, Step),
+    /// A taker had us send a transaction.
+    Push,
     /// Nobody waits for it.
     Nothing,
 }

@@ -13,7 +13,7 @@ use joinery_proto::private_message::PrivateWord;
 use joinery_proto::public_message;
 use rand::seq::IndexedRandom;
 
-use super::config::MakerConfig;
+use super::config::{MakerConfig, Publication};
 use super::desk::{Bounded, Desk, Purpose};
 use super::output::Output;
 use crate::ask::Question;
@@ -79,13 +79,47 @@ impl Commitments {
             desk.out(Output::Announce { text, audience: Audience::All });
         }
     }
+
+    /// A taker came with a used commitment: one more maker hears of it, as far as the budget for others allows.
+    pub(super) fn reused(
+        &mut self,
+        commitment: Commitment,
+        taker: &Nick,
+        config: &MakerConfig,
+        book: &Book,
+        desk: &mut Desk,
+    ) {
+        if self.relayed.take(desk.now) {
+            relay(commitment, &[*taker], config, book, desk);
+        }
+    }
 }
 
-/// Asks one random maker to publish a commitment; nobody when none is known.
-pub(super) fn relay(commitment: Commitment, config: &MakerConfig, book: &Book, desk: &mut Desk) {
+/// Publishes a commitment that we have used up.
+pub(super) fn publish(
+    commitment: Commitment,
+    taker: &Nick,
+    config: &MakerConfig,
+    book: &Book,
+    desk: &mut Desk,
+) {
+    match config.publication {
+        Publication::Throwaway => desk.out(Output::PublishCommitment(commitment)),
+        Publication::Relay => relay(commitment, &[*taker], config, book, desk),
+    }
+}
+
+/// Asks one random maker, none of `except`, to publish a commitment; nobody when none is known.
+pub(super) fn relay(
+    commitment: Commitment,
+    except: &[Nick],
+    config: &MakerConfig,
+    book: &Book,
+    desk: &mut Desk,
+) {
     let mut makers: Vec<Nick> = book.offers.iter().map(|offer| offer.nick).collect();
     makers.dedup();
-    makers.retain(|nick| !config.is_ours(nick));
+    makers.retain(|nick| !except.contains(nick) && !config.is_ours(nick));
     if let Some(maker) = makers.choose(&mut desk.rng).copied() {
         desk.send(maker, PrivateWord::Hp2, commitment.to_string(), None);
     }

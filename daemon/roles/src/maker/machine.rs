@@ -19,6 +19,7 @@ use super::hp2::{self, Commitments};
 use super::offers::{self, Change};
 use super::output::{MakerEnd, MakerProblem, MakerState, OfferView, Output};
 use super::replies::ReplyLimits;
+use super::sessions::{Env, Sessions};
 use crate::ask::{Answer, AskError, QuestionId, WalletView};
 use crate::event::{ChannelEvent, Source};
 use crate::order_book::Book;
@@ -44,6 +45,7 @@ pub struct Maker {
     replies: ReplyLimits,
     bond: BondKeeper,
     commitments: Commitments,
+    sessions: Sessions,
     /// Offers were made at least once: later ones are quantised.
     offered: bool,
     found: bool,
@@ -71,6 +73,7 @@ impl Maker {
             replies: ReplyLimits::new(),
             bond: BondKeeper::new(),
             commitments: Commitments::new(),
+            sessions: Sessions::new(),
             offered: false,
             found: false,
             last_error: None,
@@ -114,18 +117,54 @@ impl Maker {
         }
     }
 
-    fn private(&mut self, from: Nick, _via: Source, text: &str) {
+    fn private(&mut self, from: Nick, via: Source, text: &str) {
         // The channel verified the signature; what it lets through can be parsed.
         let Ok(message) = UnverifiedMessage::parse(text) else { return };
         if self.config.is_ours(&from) {
             return;
         }
-        match message.word {
-            PrivateWord::Fill => self.found = true,
-            PrivateWord::Hp2 => {
-                self.commitments.asked(message.payload, &self.config, &mut self.desk);
+        let (word, payload) = (message.word, message.payload);
+        match word {
+            PrivateWord::Fill => {
+                self.found = true;
+                self.with_sessions(|sessions, env| sessions.fill(from, via, payload, env));
             }
-            _ => {}
+            PrivateWord::Auth | PrivateWord::Tx => {
+                self.with_sessions(|sessions, env| sessions.received(from, via, word, payload, env))
+            }
+            PrivateWord::Push => {
+                self.with_sessions(|sessions, env| sessions.push(from, payload, env));
+            }
+            PrivateWord::Hp2 => {
+                self.commitments.asked(payload, &self.config, &mut self.desk);
+            }
+            // A direct peer may ask for offers in a signed message, too.
+            PrivateWord::Orderbook => self.reply(from, via),
+            PrivateWord::Offer(_)
+            | PrivateWord::PubKey
+            | PrivateWord::IoAuth
+            | PrivateWord::Sig
+            | PrivateWord::Error => {}
+        }
+    }
+
+    /// Lets the conversations do something with everything around them.
+    fn with_sessions(&mut self, work: impl FnOnce(&mut Sessions, &mut Env<'_>)) {
+        let mut failure = None;
+        let mut env = Env {
+            config: &self.config,
+            desk: &mut self.desk,
+            view: &self.view,
+            book: &self.book,
+            blacklist: &mut self.blacklist,
+            commitments: &mut self.commitments,
+            offers: self.announcer.standing(),
+            bonded: self.bond.is_active(),
+            failure: &mut failure,
+        };
+        work(&mut self.sessions, &mut env);
+        if let Some(error) = failure {
+            self.failed("session_failed", &error);
         }
     }
 
@@ -154,7 +193,15 @@ impl Maker {
                     self.failed("bond_not_certified", &error);
                 }
             }
-            (Some(_), Answer::Recorded(Err(error))) => self.failed("not_stored", &error),
+            (Some(Purpose::Session(session, step)), answer) => {
+                self.with_sessions(|sessions, env| sessions.answered(session, step, answer, env));
+            }
+            (Some(Purpose::Push), Answer::Broadcast(Err(error))) => {
+                self.failed("not_sent", &error);
+            }
+            (Some(Purpose::Nothing), Answer::Recorded(Err(error))) => {
+                self.failed("not_stored", &error);
+            }
             (Some(_) | None, _) => {}
         }
         self.work();
@@ -166,6 +213,7 @@ impl Maker {
             return;
         }
         self.view = view;
+        self.with_sessions(Sessions::wallet);
         self.work();
     }
 
@@ -182,7 +230,7 @@ impl Maker {
     /// A commitment could not be published as [`Output::PublishCommitment`] asked.
     pub fn publication_failed(&mut self, commitment: Commitment, now: Duration) {
         if self.enter(now) {
-            hp2::relay(commitment, &self.config, &self.book, &mut self.desk);
+            hp2::relay(commitment, &[], &self.config, &self.book, &mut self.desk);
             self.work();
         }
     }
@@ -195,6 +243,7 @@ impl Maker {
         }
         self.phase = Phase::Stopping { until: now.saturating_add(self.config.timing.stop) };
         self.announcer.withdraw(&mut self.desk);
+        self.with_sessions(|sessions, env| sessions.stop(false, env));
         self.work();
     }
 
@@ -210,9 +259,14 @@ impl Maker {
     pub fn next_wake(&self) -> Option<Duration> {
         match self.phase {
             Phase::Over => None,
-            Phase::Stopping { until } => Some(until),
+            Phase::Stopping { until } => self
+                .sessions
+                .next_wake(self.desk.now)
+                .map_or(Some(until), |wake| Some(wake.min(until))),
             Phase::Running => {
-                [self.announcer.next_wake(), self.bond.next_wake()].into_iter().flatten().min()
+                let sessions = self.sessions.next_wake(self.desk.now);
+                let wakes = [self.announcer.next_wake(), self.bond.next_wake(), sessions];
+                wakes.into_iter().flatten().min()
             }
         }
     }
@@ -236,13 +290,27 @@ impl Maker {
 
     /// Everything that follows from the last input.
     fn work(&mut self) {
+        if self.phase == Phase::Over {
+            return;
+        }
+        self.with_sessions(Sessions::tick);
         match self.phase {
             Phase::Running => {
                 self.bond.update(&self.view, &self.config, &mut self.desk);
                 self.offers();
                 self.announcer.flush(&mut self.desk);
             }
-            Phase::Stopping { .. } => self.end(MakerEnd::Stopped),
+            Phase::Stopping { until } => {
+                let late = self.desk.now >= until;
+                if late {
+                    self.with_sessions(|sessions, env| sessions.stop(true, env));
+                }
+                // The ends of rounds are stored before the machine is over, if the wallet still answers.
+                let idle = self.sessions.all.is_empty() && self.sessions.closing == 0;
+                if idle || late {
+                    self.end(MakerEnd::Stopped);
+                }
+            }
             Phase::Over => return,
         }
         self.show();
@@ -294,8 +362,8 @@ impl Maker {
             nick: self.config.nick,
             offers: self.announcer.standing().iter().map(OfferView::from).collect(),
             bond: self.bond.view(),
-            sessions_open: 0,
-            signed: 0,
+            sessions_open: self.sessions.all.len(),
+            signed: self.sessions.signed,
             directories_up: self.announcer.directories_up(),
             reachable: self.found && self.announcer.directories_up() > 0,
             last_error: self.last_error.clone(),

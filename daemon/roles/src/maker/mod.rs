@@ -16,6 +16,7 @@
 
 mod announce;
 mod bond;
+mod check;
 mod coins;
 mod config;
 mod desk;
@@ -23,7 +24,12 @@ mod hp2;
 mod machine;
 mod offers;
 mod output;
+mod progress;
+mod push;
 mod replies;
+mod session;
+mod sessions;
+pub mod statement;
 
 pub use coins::CoinRules;
 pub use config::{
@@ -31,3 +37,4 @@ pub use config::{
 };
 pub use machine::Maker;
 pub use output::{BondView, MakerEnd, MakerProblem, MakerState, OfferView, Output};
+pub use sessions::{MAX_PER_LINK, MAX_SESSIONS};

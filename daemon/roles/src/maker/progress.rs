@@ -1,0 +1,460 @@
+//! What a conversation asks of the wallet and the chain, step by step (`spec/roles.md` 4.5 to 4.7, 4.10).
+//!
+//! Taker's coin, round in the journal, coins held, keys and addresses, that they are told, `!ioauth`; then for each
+//! transaction the values of its inputs, that it is signed, `!sig`. A session that is gone meanwhile leaves nothing
+//! open: what comes back for it is ended or forgotten.
+
+use std::time::Duration;
+
+use bdk_wallet::bitcoin::consensus::encode;
+use joinery_proto::conversation::Fact;
+use joinery_proto::conversation::maker::MakerOutput;
+use joinery_proto::podle::Revelation;
+use joinery_wallet::round::{RoundBegin, RoundEvent, RoundRole};
+
+use super::check::{self, InputCheck};
+use super::coins;
+use super::desk::Purpose;
+use super::hp2;
+use super::session::{Cause, LookUp, LookUpState, RoundState, Session, SessionId, Step};
+use super::sessions::{Env, Sessions};
+use crate::ask::{Answer, AskError, Question};
+
+/// Most looks at the chain at once.
+const MAX_LOOK_UPS: usize = 4;
+/// Times that a chain that does not answer is asked for one taker's coin.
+const MAX_LOOK_UP_TRIES: u8 = 3;
+/// A coin that was not there is not looked for again for so long.
+const ABSENT_MEMORY: Duration = Duration::from_secs(60);
+/// Times that coins are chosen for one session: each time the wallet refused one.
+const MAX_CHOICES: usize = 4;
+
+impl Sessions {
+    /// Does what a conversation wants.
+    pub(super) fn act(&mut self, id: SessionId, outputs: Vec<MakerOutput>, env: &mut Env<'_>) {
+        for output in outputs {
+            let Some(session) = self.all.get_mut(&id) else { return };
+            match output {
+                MakerOutput::Send(word, payload) => {
+                    env.desk.send(session.nick, word, payload, Some(session.via));
+                }
+                MakerOutput::LookUp(revelation) => self.look_up(id, &revelation, env),
+                MakerOutput::ChooseCoins { .. } => self.choose(id, env),
+                MakerOutput::Persist(fact) => self.persist(id, fact, env),
+                MakerOutput::PublishCommitment(commitment) => {
+                    let (nick, config, book) = (session.nick, env.config, env.book);
+                    hp2::publish(commitment, &nick, config, book, env.desk);
+                }
+                MakerOutput::Ended(ended) => {
+                    self.close(id, &Cause::Conversation(ended), env);
+                }
+            }
+        }
+    }
+
+    fn look_up(&mut self, id: SessionId, revelation: &Revelation, env: &mut Env<'_>) {
+        let absent = self.absent.get(&revelation.utxo.outpoint);
+        let known = absent.is_some_and(|at| env.desk.now < at.saturating_add(ABSENT_MEMORY));
+        let Some(session) = self.all.get_mut(&id) else { return };
+        if known {
+            let outputs = session.machine.coin_found(None);
+            self.act(id, outputs, env);
+            return;
+        }
+        let utxo = revelation.utxo.clone();
+        session.look_up = Some(LookUp { utxo, state: LookUpState::Waiting, tries: 0 });
+        self.ask_look_ups(env);
+    }
+
+    /// Asks the chain for coins of takers that wait, as many at once and a second as are good for it.
+    pub(super) fn ask_look_ups(&mut self, env: &mut Env<'_>) {
+        for (id, session) in &mut self.all {
+            let Some(look_up) = &mut session.look_up else { continue };
+            let due = match look_up.state {
+                LookUpState::Waiting => true,
+                LookUpState::RetryAt(at) => at <= env.desk.now,
+                LookUpState::Asked => false,
+            };
+            if !due {
+                continue;
+            }
+            look_up.state = LookUpState::Waiting;
+            if self.look_ups_open >= MAX_LOOK_UPS || !self.look_ups.take(env.desk.now) {
+                return;
+            }
+            self.look_ups_open = self.look_ups_open.saturating_add(1);
+            look_up.state = LookUpState::Asked;
+            look_up.tries = look_up.tries.saturating_add(1);
+            let question = Question::LookUp(vec![look_up.utxo.clone()]);
+            env.desk.ask(Purpose::Session(*id, Step::LookUp), question);
+        }
+    }
+
+    /// Chooses coins, and begins a round or holds the coins for the one that is open.
+    fn choose(&mut self, id: SessionId, env: &mut Env<'_>) {
+        // The wallet's view may not show yet what other sessions hold.
+        let others = self.all.iter().filter(|(other, _)| **other != id);
+        let mut taken: std::collections::HashSet<_> =
+            others.flat_map(|(_, session)| session.outpoints()).collect();
+        let Some(session) = self.all.get_mut(&id) else { return };
+        taken.extend(&session.refused);
+        let tries_left = session.refused.len() < MAX_CHOICES;
+        let rules = &env.config.rules;
+        let chosen = tries_left
+            .then(|| {
+                let (offer, amount) = (&session.offer, session.amount);
+                coins::choose(env.view, rules, offer, amount, env.bonded, &taken)
+            })
+            .flatten();
+        let Some(chosen) = chosen else {
+            session.plan = None;
+            let outputs = session.machine.coins_chosen(None, env.desk.bytes());
+            self.act(id, outputs, env);
+            return;
+        };
+        let mixdepth = chosen.mixdepth.0;
+        let outpoints = chosen.outpoints.clone();
+        session.plan = Some(chosen);
+        match session.round {
+            RoundState::None => {
+                session.round = RoundState::Asked;
+                let begin = RoundBegin {
+                    role: RoundRole::Maker,
+                    time: env.time(),
+                    mixdepth,
+                    amount: session.amount,
+                    counterparties: 1,
+                    destination: String::new(),
+                    nick: env.config.nick.to_string(),
+                };
+                env.desk.ask(Purpose::Session(id, Step::Begin), Question::Begin(Box::new(begin)));
+            }
+            RoundState::Asked => {}
+            RoundState::Open(round) => {
+                let question = Question::Reserve { round, outpoints };
+                env.desk.ask(Purpose::Session(id, Step::Reserve), question);
+            }
+        }
+    }
+
+    fn persist(&mut self, id: SessionId, fact: Fact, env: &mut Env<'_>) {
+        let Some(session) = self.all.get_mut(&id) else { return };
+        match fact {
+            Fact::CoinsRevealed { scripts, commitment, .. } => {
+                let RoundState::Open(round) = session.round else { return };
+                session.revealing = true;
+                let commitment = *commitment.as_bytes();
+                let event = Box::new(RoundEvent::Revealed { scripts, commitment });
+                let question = Question::Record { round, event };
+                env.desk.ask(Purpose::Session(id, Step::Reveal), question);
+            }
+            Fact::Signed { .. } => self.check(id, env),
+            Fact::CommitmentSent { .. } | Fact::TransactionShown { .. } | _ => {}
+        }
+    }
+
+    /// Checks the agreed transaction against the wallet, and begins to ask the chain for its inputs.
+    fn check(&mut self, id: SessionId, env: &mut Env<'_>) {
+        let Some(session) = self.all.get_mut(&id) else { return };
+        let Some((tx, share)) = session.machine.agreed() else { return };
+        if let Err(refusal) = check::by_wallet(tx, share, env.view, env.config) {
+            let outputs = session.machine.refuse_transaction(refusal);
+            self.act(id, outputs, env);
+            return;
+        }
+        let Some(foreign) = check::foreign_inputs(tx, share) else {
+            self.sign(id, env);
+            return;
+        };
+        let until = env.desk.now.saturating_add(env.config.timing.input_check);
+        let inputs = foreign.is_empty().then(Vec::new);
+        session.check = Some(InputCheck { until, inputs, floor: None });
+        if !foreign.is_empty() {
+            env.desk.ask(Purpose::Session(id, Step::Inputs), Question::LookUp(foreign));
+        }
+        env.desk.ask(Purpose::Session(id, Step::FeeRate), Question::FeeRate);
+    }
+
+    /// The chain answered, or its time is over.
+    fn checked(&mut self, id: SessionId, env: &mut Env<'_>) {
+        let Some(session) = self.all.get_mut(&id) else { return };
+        let Some(check) = &session.check else { return };
+        let late = env.desk.now >= check.until;
+        let refusal = match (&check.inputs, check.floor, session.machine.agreed()) {
+            (Some(inputs), floor, Some((tx, share))) if floor.is_some() || late => {
+                check::by_chain(tx, share, inputs, floor.flatten()).err()
+            }
+            _ if late => None,
+            _ => return,
+        };
+        session.check = None;
+        match refusal {
+            Some(refusal) => {
+                let outputs = session.machine.refuse_transaction(refusal);
+                self.act(id, outputs, env);
+            }
+            None => self.sign(id, env),
+        }
+    }
+
+    /// Makes durable that the agreed transaction is signed.
+    fn sign(&mut self, id: SessionId, env: &mut Env<'_>) {
+        let Some(session) = self.all.get_mut(&id) else { return };
+        let RoundState::Open(round) = session.round else { return };
+        let Some((tx, share)) = session.machine.agreed() else { return };
+        let event = RoundEvent::Signed {
+            txid: tx.compute_txid(),
+            raw: encode::serialize(tx),
+            sums: session.sums(share),
+            time: env.time(),
+        };
+        let question = Question::Record { round, event: Box::new(event) };
+        env.desk.ask(Purpose::Session(id, Step::Sign), question);
+    }
+
+    /// A question of a session was answered.
+    pub(super) fn answered(
+        &mut self,
+        id: SessionId,
+        step: Step,
+        answer: Answer,
+        env: &mut Env<'_>,
+    ) {
+        if step == Step::LookUp {
+            self.look_ups_open = self.look_ups_open.saturating_sub(1);
+        }
+        if step == Step::End {
+            self.closing = self.closing.saturating_sub(1);
+        }
+        let Some(session) = self.all.get_mut(&id) else {
+            self.too_late(id, answer, env);
+            return;
+        };
+        match (step, answer) {
+            (Step::LookUp, Answer::Found(found)) => self.coin_found(id, found, env),
+            (Step::Begin, Answer::Begun(Ok(round))) => {
+                session.round = RoundState::Open(round);
+                let outpoints = session.outpoints().collect();
+                let question = Question::Reserve { round, outpoints };
+                env.desk.ask(Purpose::Session(id, Step::Reserve), question);
+            }
+            (Step::Reserve, Answer::Reserved(Ok(()))) => self.held(id, env),
+            (Step::Reserve, Answer::Reserved(Err(AskError::Unusable(coin)))) => {
+                session.refused.insert(coin);
+                self.choose(id, env);
+            }
+            (Step::Coins, Answer::Coins(Ok(coins))) => {
+                session.coins = Some(coins);
+                self.chosen(id, env);
+            }
+            (Step::CjAddress, Answer::Address(Ok(address))) => {
+                session.cj = Some(address);
+                self.chosen(id, env);
+            }
+            (Step::ChangeAddress, Answer::Address(Ok(address))) => {
+                session.change = Some(address);
+                self.chosen(id, env);
+            }
+            (Step::Reveal, Answer::Recorded(Ok(()))) => {
+                session.revealing = false;
+                let desk = &mut *env.desk;
+                let outputs = session.machine.durable(env.blacklist, || desk.bytes());
+                self.act(id, outputs, env);
+            }
+            (Step::Sign, Answer::Recorded(Ok(()))) => {
+                let txid = session.machine.agreed().map(|(tx, _)| tx.compute_txid());
+                session.signed = session.signed.saturating_add(1);
+                self.signed = self.signed.saturating_add(1);
+                if let Some(txid) = txid {
+                    self.remember_signed(txid, id, env.desk.now);
+                }
+                let Some(session) = self.all.get_mut(&id) else { return };
+                let desk = &mut *env.desk;
+                let outputs = session.machine.durable(env.blacklist, || desk.bytes());
+                self.act(id, outputs, env);
+            }
+            (Step::Inputs, Answer::Found(found)) => {
+                if let Some(check) = &mut session.check {
+                    match found {
+                        Ok(inputs) => check.inputs = Some(inputs),
+                        // Nobody's fault: signed without.
+                        Err(_) => check.until = env.desk.now,
+                    }
+                    self.checked(id, env);
+                }
+            }
+            (Step::FeeRate, Answer::FeeRate(rate)) => {
+                if let Some(check) = &mut session.check {
+                    check.floor = Some(rate.ok().map(|rate| rate.floor));
+                    self.checked(id, env);
+                }
+            }
+            (_, answer) => self.broken(id, answer, env),
+        }
+    }
+
+    fn coin_found(
+        &mut self,
+        id: SessionId,
+        found: Result<Vec<Option<joinery_proto::transaction::taker::ForeignCoin>>, AskError>,
+        env: &mut Env<'_>,
+    ) {
+        let Some(session) = self.all.get_mut(&id) else { return };
+        let Some(look_up) = &mut session.look_up else { return };
+        match found {
+            Ok(coins) => {
+                let coin = coins.into_iter().next().flatten();
+                if coin.is_none() {
+                    self.absent.insert(look_up.utxo.outpoint, env.desk.now);
+                }
+                session.look_up = None;
+                let outputs = session.machine.coin_found(coin.as_ref());
+                self.act(id, outputs, env);
+            }
+            // The chain is asked again; the taker is not to blame.
+            Err(AskError::Unreachable(_)) if look_up.tries < MAX_LOOK_UP_TRIES => {
+                let at = env.desk.now.saturating_add(env.config.timing.chain_retry);
+                look_up.state = LookUpState::RetryAt(at);
+            }
+            Err(error) => {
+                env.fail(error);
+                self.close(id, &Cause::Unreachable, env);
+            }
+        }
+        self.ask_look_ups(env);
+    }
+
+    /// The wallet holds our coins: keys and addresses at once.
+    fn held(&mut self, id: SessionId, env: &mut Env<'_>) {
+        let Some(session) = self.all.get_mut(&id) else { return };
+        let RoundState::Open(round) = session.round else { return };
+        let Some(plan) = &session.plan else { return };
+        session.held = true;
+        let outpoints = plan.outpoints.clone();
+        let (mixdepth, next) = (plan.mixdepth, plan.next);
+        env.desk.ask(Purpose::Session(id, Step::Coins), Question::Coins { round, outpoints });
+        // The same taker with the same commitment is told what it was to be told before.
+        let spare = self.spare.get(&(session.nick, session.commitment));
+        if let Some(spare) = spare.filter(|spare| spare.mixdepth == mixdepth) {
+            session.cj = Some(spare.cj.clone());
+            session.change = Some(spare.change.clone());
+            return;
+        }
+        for (step, mixdepth) in [(Step::CjAddress, next), (Step::ChangeAddress, mixdepth)] {
+            env.desk.ask(Purpose::Session(id, step), Question::Address { mixdepth });
+        }
+    }
+
+    /// Shows the coins when everything is there.
+    fn chosen(&mut self, id: SessionId, env: &mut Env<'_>) {
+        let Some(session) = self.all.get_mut(&id) else { return };
+        let complete = session.coins.is_some() && session.cj.is_some() && session.change.is_some();
+        if !complete {
+            return;
+        }
+        match session.take_choice() {
+            Some(choice) => {
+                let outputs = session.machine.coins_chosen(Some(choice), env.desk.bytes());
+                self.act(id, outputs, env);
+            }
+            None => self.close(id, &Cause::Wallet, env),
+        }
+    }
+
+    /// The wallet could not, or said something that was not asked: nothing leaves.
+    fn broken(&mut self, id: SessionId, answer: Answer, env: &mut Env<'_>) {
+        env.fail(error_of(answer));
+        self.close(id, &Cause::Wallet, env);
+    }
+
+    /// An answer for a session that is gone.
+    fn too_late(&mut self, id: SessionId, answer: Answer, env: &mut Env<'_>) {
+        match answer {
+            Answer::Begun(Ok(round)) => {
+                self.end_round(id, round, &Cause::Replaced, env);
+            }
+            Answer::Begun(Err(error)) | Answer::Recorded(Err(error)) => env.fail(error),
+            _ => {}
+        }
+        self.ask_look_ups(env);
+    }
+
+    /// Time passed.
+    pub(super) fn tick(&mut self, env: &mut Env<'_>) {
+        let now = env.millis();
+        let ids: Vec<SessionId> = self.all.keys().copied().collect();
+        for id in ids {
+            let Some(session) = self.all.get_mut(&id) else { continue };
+            let outputs = session.machine.tick(now);
+            let late = session.check.as_ref().is_some_and(|check| env.desk.now >= check.until);
+            self.act(id, outputs, env);
+            if late {
+                self.checked(id, env);
+            }
+        }
+        self.ask_look_ups(env);
+    }
+
+    /// The wallet changed: sessions whose coins are gone are over.
+    pub(super) fn wallet(&mut self, env: &mut Env<'_>) {
+        let unspent: std::collections::HashSet<_> =
+            env.view.coins.iter().map(|coin| coin.outpoint).collect();
+        let gone = |session: &Session| {
+            session.held && session.outpoints().any(|outpoint| !unspent.contains(&outpoint))
+        };
+        let ids: Vec<SessionId> =
+            self.all.iter().filter(|(_, session)| gone(session)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.close(id, &Cause::Wallet, env);
+        }
+    }
+
+    /// The maker stops: sessions that have shown nothing, or have signed, are over at once. With `all` every one is.
+    pub(super) fn stop(&mut self, all: bool, env: &mut Env<'_>) {
+        let ids: Vec<SessionId> = self.all.keys().copied().collect();
+        for id in ids {
+            let Some(session) = self.all.get_mut(&id) else { continue };
+            let machine = &mut session.machine;
+            if all || machine.has_signed() || !machine.has_revealed() {
+                let outputs = machine.stop();
+                self.act(id, outputs, env);
+            }
+        }
+    }
+
+    /// When something is to be done.
+    pub(super) fn next_wake(&self, now: Duration) -> Option<Duration> {
+        let waiting = |session: &Session| {
+            let look_up = session.look_up.as_ref()?;
+            match look_up.state {
+                // The budget, or one of those that are asked, lets it go on.
+                LookUpState::Waiting if self.look_ups_open < MAX_LOOK_UPS => {
+                    Some(self.look_ups.ready_at(1, now))
+                }
+                LookUpState::RetryAt(at) => Some(at),
+                LookUpState::Waiting | LookUpState::Asked => None,
+            }
+        };
+        let wakes = self.all.values().flat_map(|session| {
+            let deadline = Duration::from_millis(session.machine.deadline());
+            let check = session.check.as_ref().map(|check| check.until);
+            [Some(deadline), check, waiting(session)]
+        });
+        wakes.flatten().min()
+    }
+}
+
+/// The error in an answer.
+fn error_of(answer: Answer) -> AskError {
+    let error = match answer {
+        Answer::Begun(answer) => answer.err(),
+        Answer::Reserved(answer) | Answer::Recorded(answer) => answer.err(),
+        Answer::Address(answer) => answer.err(),
+        Answer::Coins(answer) => answer.err(),
+        Answer::Found(answer) => answer.err(),
+        Answer::FeeRate(answer) => answer.err(),
+        Answer::Certified(answer) => answer.err(),
+        Answer::Broadcast(answer) => answer.err(),
+    };
+    error.unwrap_or_else(|| AskError::Internal("an answer to another question".to_owned()))
+}
