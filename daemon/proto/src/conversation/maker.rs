@@ -347,6 +347,7 @@ enum State {
 pub struct MakerSession {
     state: State,
     started: Millis,
+    timeout: Millis,
     commitment: Commitment,
     used_up: bool,
     policy: CommitmentPolicy,
@@ -376,7 +377,15 @@ impl MakerSession {
         let commitment = filled.commitment;
         let state = State::AwaitAuth(filled);
         let used_up = false;
-        Ok((Self { state, started: now, commitment, used_up, policy, neutrino_compat }, outputs))
+        let timeout = SESSION_TIMEOUT;
+        let session =
+            Self { state, started: now, timeout, commitment, used_up, policy, neutrino_compat };
+        Ok((session, outputs))
+    }
+
+    /// Gives the session another longest life than [`SESSION_TIMEOUT`].
+    pub const fn set_timeout(&mut self, timeout: Millis) {
+        self.timeout = timeout;
     }
 
     /// Whether another `!fill` of the same taker may replace this session: while nothing was revealed and no proof
@@ -447,7 +456,7 @@ impl MakerSession {
     /// Latest time at which the session ends.
     #[must_use]
     pub const fn deadline(&self) -> Millis {
-        self.started.saturating_add(SESSION_TIMEOUT)
+        self.started.saturating_add(self.timeout)
     }
 
     /// Ends the conversation when its deadline has passed.

@@ -112,9 +112,9 @@ impl BondKeeper {
         }
     }
 
-    /// Whether a bond is shown.
-    pub(super) const fn is_active(&self) -> bool {
-        self.active.is_some()
+    /// Whether a bond is shown, or will be as soon as it is certified: deposits beside it are not merged.
+    pub(super) fn guards_deposits(&self) -> bool {
+        self.active.is_some() || self.value > 0.0
     }
 
     /// The proof for one taker; made once for each.

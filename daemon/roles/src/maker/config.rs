@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use joinery_proto::cjfee::{CjFee, RelativeFee};
-use joinery_proto::conversation::maker::CommitmentPolicy;
+use joinery_proto::conversation::maker::{CommitmentPolicy, SESSION_TIMEOUT};
 use joinery_proto::maker_offers::{InputMixdepthRule, OfferTerms, Spread};
 use joinery_proto::nick::Nick;
 use joinery_proto::offer::{MAX_MONEY, OrderType};
@@ -157,6 +157,8 @@ pub enum Publication {
 /// Waiting times of a maker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MakerTiming {
+    /// `session_timeout_sec`: longest life of a conversation.
+    pub session: Duration,
     /// `offer_reannounce_delay_max`: longest random wait before changed offers are announced.
     pub reannounce_delay_max: Duration,
     /// Shortest time between two announcements to one directory.
@@ -175,6 +177,7 @@ impl Default for MakerTiming {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
+            session: Duration::from_millis(SESSION_TIMEOUT),
             reannounce_delay_max: seconds(600),
             announce_interval: seconds(30),
             stop: seconds(30),

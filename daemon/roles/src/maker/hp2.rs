@@ -70,10 +70,18 @@ impl Commitments {
     }
 
     /// Another maker asks us to publish a commitment. It goes out under our own nick, as reference makers do it: it
-    /// is not ours.
-    pub(super) fn asked(&mut self, payload: &str, config: &MakerConfig, desk: &mut Desk) {
+    /// is not ours. It is used for us, too.
+    pub(super) fn asked(
+        &mut self,
+        payload: &str,
+        via: Source,
+        config: &MakerConfig,
+        blacklist: &mut CommitmentBlacklist,
+        desk: &mut Desk,
+    ) {
         let text = payload.split(' ').next().unwrap_or_default();
         let Ok(commitment) = Commitment::from_hex(text) else { return };
+        self.seen(commitment, via, config, blacklist, desk);
         if config.accept_commitments && self.relayed.take(desk.now) {
             let text = public_message::publish_commitment(&commitment);
             desk.out(Output::Announce { text, audience: Audience::All });

@@ -24,6 +24,9 @@ use crate::ask::{Answer, AskError, QuestionId, WalletView};
 use crate::event::{ChannelEvent, Source};
 use crate::order_book::Book;
 
+/// Who was found this long ago may be lost by now.
+const FOUND_MEMORY: Duration = Duration::from_secs(1_800);
+
 /// Whether the machine still runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -48,7 +51,8 @@ pub struct Maker {
     sessions: Sessions,
     /// Offers were made at least once: later ones are quantised.
     offered: bool,
-    found: bool,
+    /// When somebody showed last that our offers are seen.
+    found: Option<Duration>,
     last_error: Option<MakerProblem>,
     shown: Option<Arc<MakerState>>,
 }
@@ -75,7 +79,7 @@ impl Maker {
             commitments: Commitments::new(),
             sessions: Sessions::new(),
             offered: false,
-            found: false,
+            found: None,
             last_error: None,
             shown: None,
             view: Arc::new(WalletView::default()),
@@ -126,7 +130,7 @@ impl Maker {
         let (word, payload) = (message.word, message.payload);
         match word {
             PrivateWord::Fill => {
-                self.found = true;
+                self.found = Some(self.desk.now);
                 self.with_sessions(|sessions, env| sessions.fill(from, via, payload, env));
             }
             PrivateWord::Auth | PrivateWord::Tx => {
@@ -136,7 +140,8 @@ impl Maker {
                 self.with_sessions(|sessions, env| sessions.push(from, payload, env));
             }
             PrivateWord::Hp2 => {
-                self.commitments.asked(payload, &self.config, &mut self.desk);
+                let blacklist = &mut self.blacklist;
+                self.commitments.asked(payload, via, &self.config, blacklist, &mut self.desk);
             }
             // A direct peer may ask for offers in a signed message, too.
             PrivateWord::Orderbook => self.reply(from, via),
@@ -159,7 +164,7 @@ impl Maker {
             blacklist: &mut self.blacklist,
             commitments: &mut self.commitments,
             offers: self.announcer.standing(),
-            bonded: self.bond.is_active(),
+            bonded: self.bond.guards_deposits(),
             failure: &mut failure,
         };
         work(&mut self.sessions, &mut env);
@@ -222,7 +227,9 @@ impl Maker {
         if !self.enter(now) {
             return;
         }
-        self.found |= book.offers.iter().any(|offer| offer.nick == self.config.nick);
+        if book.offers.iter().any(|offer| offer.nick == self.config.nick) {
+            self.found = Some(self.desk.now);
+        }
         self.book = book;
         self.work();
     }
@@ -321,7 +328,8 @@ impl Maker {
         if !self.view.synced {
             return;
         }
-        let balances = announced_balances(&self.view, &self.config.rules, self.bond.is_active());
+        let balances =
+            announced_balances(&self.view, &self.config.rules, self.bond.guards_deposits());
         let best = balances.iter().max().copied().unwrap_or_default();
         let change = offers::change(self.announcer.standing(), self.announcer.best(), &balances);
         let now = !self.offered || change == Change::Now || self.announcer.is_due(self.desk.now);
@@ -365,7 +373,8 @@ impl Maker {
             sessions_open: self.sessions.all.len(),
             signed: self.sessions.signed,
             directories_up: self.announcer.directories_up(),
-            reachable: self.found && self.announcer.directories_up() > 0,
+            reachable: self.announcer.directories_up() > 0
+                && self.found.is_some_and(|at| self.desk.now < at.saturating_add(FOUND_MEMORY)),
             last_error: self.last_error.clone(),
             stopping: self.phase != Phase::Running,
         };

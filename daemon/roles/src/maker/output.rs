@@ -111,7 +111,7 @@ pub struct MakerState {
     pub signed: u64,
     /// Directories that are up.
     pub directories_up: usize,
-    /// Our offers were seen coming back from a directory, or a taker found us.
+    /// Within the last half hour our offers were seen coming back from a directory, or a taker found us.
     pub reachable: bool,
     /// The last thing that went wrong.
     pub last_error: Option<MakerProblem>,

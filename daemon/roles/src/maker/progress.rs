@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use bdk_wallet::bitcoin::consensus::encode;
-use joinery_proto::conversation::Fact;
 use joinery_proto::conversation::maker::MakerOutput;
+use joinery_proto::conversation::{Ended, Fact};
 use joinery_proto::podle::Revelation;
 use joinery_wallet::round::{RoundBegin, RoundEvent, RoundRole};
 
@@ -26,6 +26,8 @@ const MAX_LOOK_UPS: usize = 4;
 const MAX_LOOK_UP_TRIES: u8 = 3;
 /// A coin that was not there is not looked for again for so long.
 const ABSENT_MEMORY: Duration = Duration::from_secs(60);
+/// The lowest rate of the mempool is asked for again after this time.
+const FLOOR_MEMORY: Duration = Duration::from_secs(120);
 /// Times that coins are chosen for one session: each time the wallet refused one.
 const MAX_CHOICES: usize = 4;
 
@@ -167,12 +169,19 @@ impl Sessions {
             return;
         };
         let until = env.desk.now.saturating_add(env.config.timing.input_check);
-        let inputs = foreign.is_empty().then(Vec::new);
-        session.check = Some(InputCheck { until, inputs, floor: None });
-        if !foreign.is_empty() {
+        let foreign_known = foreign.is_empty();
+        let inputs = foreign_known.then(Vec::new);
+        let recent = |at: &Duration| env.desk.now < at.saturating_add(FLOOR_MEMORY);
+        let floor = self.floor.filter(|(at, _)| recent(at)).map(|(_, floor)| Some(floor));
+        session.check = Some(InputCheck { until, inputs, floor });
+        if !foreign_known {
             env.desk.ask(Purpose::Session(id, Step::Inputs), Question::LookUp(foreign));
         }
-        env.desk.ask(Purpose::Session(id, Step::FeeRate), Question::FeeRate);
+        if floor.is_none() {
+            env.desk.ask(Purpose::Session(id, Step::FeeRate), Question::FeeRate);
+        } else if foreign_known {
+            self.checked(id, env);
+        }
     }
 
     /// The chain answered, or its time is over.
@@ -284,8 +293,10 @@ impl Sessions {
                 }
             }
             (Step::FeeRate, Answer::FeeRate(rate)) => {
+                let floor = rate.ok().map(|rate| rate.floor);
+                self.floor = floor.map(|floor| (env.desk.now, floor)).or(self.floor);
                 if let Some(check) = &mut session.check {
-                    check.floor = Some(rate.ok().map(|rate| rate.floor));
+                    check.floor = Some(floor);
                     self.checked(id, env);
                 }
             }
@@ -402,10 +413,19 @@ impl Sessions {
         let gone = |session: &Session| {
             session.held && session.outpoints().any(|outpoint| !unspent.contains(&outpoint))
         };
-        let ids: Vec<SessionId> =
-            self.all.iter().filter(|(_, session)| gone(session)).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.close(id, &Cause::Wallet, env);
+        let over: Vec<(SessionId, Cause)> = self
+            .all
+            .iter()
+            .filter(|(_, session)| gone(session))
+            .map(|(id, session)| {
+                // Spent by the coinjoin itself, as it should be.
+                let signed = session.machine.has_signed();
+                let complete = Cause::Conversation(Ended::Complete);
+                (*id, if signed { complete } else { Cause::Wallet })
+            })
+            .collect();
+        for (id, cause) in over {
+            self.close(id, &cause, env);
         }
     }
 

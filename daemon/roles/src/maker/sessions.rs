@@ -67,7 +67,7 @@ pub(super) struct Env<'a> {
 impl Env<'_> {
     /// The steady clock in the unit of conversations.
     pub(super) fn millis(&self) -> u64 {
-        u64::try_from(self.desk.now.as_millis()).unwrap_or(u64::MAX)
+        millis(self.desk.now)
     }
 
     /// Seconds since epoch.
@@ -103,6 +103,8 @@ pub(super) struct Sessions {
     pub(super) look_ups_open: usize,
     pub(super) absent: Bounded<OutPoint, Duration>,
     pub(super) spare: Bounded<(Nick, Commitment), Addresses>,
+    /// What the mempool took at least, and when that was: satoshi per 1000 virtual bytes.
+    pub(super) floor: Option<(Duration, u64)>,
     /// Transactions that takers may have us send.
     pub(super) pushes: Pushes,
     /// Questions whose answers must not be lost when the maker stops.
@@ -123,6 +125,7 @@ impl Sessions {
             look_ups_open: 0,
             absent: Bounded::new(MAX_ABSENT),
             spare: Bounded::new(MAX_SPARE),
+            floor: None,
             pushes: Pushes::new(),
             closing: 0,
             signed: 0,
@@ -162,7 +165,8 @@ impl Sessions {
         let started =
             MakerSession::start(payload, env.offers, secret, env.blacklist, policy, compat, now);
         match (started, Fill::parse(payload)) {
-            (Ok((machine, outputs)), Ok(fill)) => {
+            (Ok((mut machine, outputs)), Ok(fill)) => {
+                machine.set_timeout(millis(env.config.timing.session));
                 if let Some(previous) = previous {
                     self.replace(previous, env);
                 }
@@ -370,6 +374,11 @@ impl Sessions {
             self.pushes.signed(txid, session.nick, session.outpoints().collect(), now);
         }
     }
+}
+
+/// A time in the unit of conversations.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The direct connection of a way.

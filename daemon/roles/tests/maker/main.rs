@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // the stage and its takers are test code, too
 
 mod offers;
+mod recorded;
 mod rounds;
 mod stage;
 mod stories;

@@ -1,6 +1,6 @@
 //! A maker on a stage: its wallet, its chain and its takers are here, and every message is seen.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ pub(crate) struct FakeWallet {
     pub(crate) height: u32,
     pub(crate) max_mixdepth: u8,
     pub(crate) next_address: u32,
+    /// Addresses that are handed out before others.
+    pub(crate) preset: VecDeque<Address>,
     /// Addresses handed out, with their account.
     pub(crate) addresses: Vec<(u8, Address)>,
     /// Events of each round, in order.
@@ -106,6 +108,7 @@ impl FakeWallet {
             height: HEIGHT,
             max_mixdepth: 4,
             next_address: 0,
+            preset: VecDeque::new(),
             addresses: Vec::new(),
             journal: BTreeMap::new(),
             remembered: Vec::new(),
@@ -250,7 +253,8 @@ impl FakeWallet {
             Question::Address { mixdepth } => {
                 self.next_address += 1;
                 let coin = OwnCoin::new(OutPoint::null(), 0, key(0xad, self.next_address));
-                let address = Address::from_script(coin.script(), Network::Regtest).unwrap();
+                let fresh = Address::from_script(coin.script(), Network::Regtest).unwrap();
+                let address = self.preset.pop_front().unwrap_or(fresh);
                 self.addresses.push((mixdepth.0, address.clone()));
                 Answer::Address(Ok(address))
             }

@@ -664,6 +664,50 @@ fn session_whose_coins_are_spent_elsewhere_is_over() {
 }
 
 #[test]
+fn signed_session_whose_coins_are_spent_is_complete_and_silent() {
+    let mut stage = stage();
+    let offer = stage.offers()[0];
+    let mut taker = FakeTaker::new(&mut stage, 1);
+    taker.until_ioauth(&mut stage);
+    let tx = taker.transaction(&stage, &offer);
+    taker.show(&mut stage, &tx);
+    stage.take_left();
+    stage.wallet.coins.clear();
+    stage.refresh();
+    assert!(stage.said_to(taker.nick()).is_empty());
+    assert_eq!(stage.wallet.rounds()[0].end.as_ref().unwrap().code, "complete");
+}
+
+#[test]
+fn sessions_live_as_long_as_the_settings_say() {
+    let mut config = config();
+    config.timing.session = secs(40);
+    let mut stage = Stage::with(config, &[(1, COIN)]);
+    let mut taker = FakeTaker::new(&mut stage, 1);
+    taker.until_ioauth(&mut stage);
+    stage.pass(secs(39));
+    assert_eq!(stage.state.as_ref().unwrap().sessions_open, 1);
+    stage.pass(secs(1));
+    assert_eq!(stage.state.as_ref().unwrap().sessions_open, 0);
+}
+
+#[test]
+fn relay_rate_is_asked_for_once_in_a_while() {
+    let mut stage = stage();
+    let offer = stage.offers()[0];
+    let mut taker = FakeTaker::new(&mut stage, 1);
+    taker.until_ioauth(&mut stage);
+    let tx = taker.transaction(&stage, &offer);
+    for index in 0..3_u64 {
+        let mut tx = tx.clone();
+        tx.output[3].value -= Amount::from_sat(index);
+        assert_eq!(words(&taker.show(&mut stage, &tx)), ["sig"]);
+    }
+    let asked = stage.wallet.asked.iter().filter(|kind| **kind == "fee rate").count();
+    assert_eq!(asked, 1);
+}
+
+#[test]
 fn stop_refuses_new_sessions_and_lets_those_that_showed_coins_finish() {
     let mut stage = Stage::new(&[(1, COIN), (3, COIN)]);
     let offer = stage.offers()[0];
