@@ -474,6 +474,7 @@ impl From<SendError> for ApiError {
             SendError::Uncertain => Self::SendUncertain,
             SendError::Store(error) => Self::storage(&error),
             SendError::Closed => Self::NoWallet("locked_meanwhile"),
+            SendError::MakerOnly => Self::ActionNotAllowed,
             other => {
                 tracing::error!(error = %other, "payment failed");
                 Self::Internal("send_failed")

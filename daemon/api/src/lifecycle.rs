@@ -10,7 +10,9 @@ use joinery_wallet::chain::ChainSource;
 use joinery_wallet::directory::{
     ChangePasswordError, CreateError, OpenError, OpenedKeys, WalletName,
 };
-use joinery_wallet::service::{OpenOptions, PRUNE_ABOVE, ServiceError, WalletEvent, WalletHandle};
+use joinery_wallet::service::{
+    OpenOptions, PRUNE_ABOVE, ServiceError, SessionMode, WalletEvent, WalletHandle,
+};
 use joinery_wallet::store::StoreError;
 use joinery_wallet::types::WalletType;
 use secrecy::{ExposeSecret, SecretString};
@@ -86,6 +88,7 @@ impl AppState {
             fresh: false,
             recovered: false,
             prune_above: PRUNE_ABOVE,
+            mode: SessionMode::Full,
         }
     }
 
@@ -389,6 +392,7 @@ impl From<ServiceError> for ApiError {
             ),
             ServiceError::LabelTooLong(_) => Self::invalid("label"),
             ServiceError::UnknownPath => Self::invalid("hd_path"),
+            ServiceError::HeldByRound { .. } | ServiceError::MakerOnly => Self::ActionNotAllowed,
             ServiceError::Store(error) => Self::storage(&error),
             error => {
                 tracing::error!(error = &error as &dyn std::error::Error, "wallet call failed");

@@ -274,7 +274,7 @@ pub fn utxo_list(snapshot: &Snapshot, retries: u8) -> Vec<UtxoView> {
         .filter_map(|(coin, view)| {
             // Every coin has a view: the snapshot is built from the coins.
             let view = view?;
-            let tries = coin.commitments_used.min(retries);
+            let tries = coin.tries().min(retries);
             Some(UtxoView {
                 outpoint: coin.outpoint,
                 address: view.address.clone(),

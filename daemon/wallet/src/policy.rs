@@ -1,6 +1,8 @@
 //! The settings of `[POLICY]` that the wallet itself obeys (`spec/api.md` 10.1). The API layer owns the
 //! text form and publishes validated values here.
 
+use std::time::Duration;
+
 /// Rule by which coins are chosen (`spec/wallet.md` 7.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MergeAlgorithm {
@@ -45,6 +47,11 @@ pub struct WalletPolicy {
     pub interest_rate: f64,
     /// `bond_value_exponent`.
     pub bond_value_exponent: f64,
+    /// How long the coins of a signed coinjoin stay reserved while nobody sees its transaction
+    /// (`spec/roles.md` 4.10).
+    pub pending_tx_timeout: Duration,
+    /// How long they stay reserved when it was seen and has vanished, or when it is kept for others to send.
+    pub missing_tx_timeout: Duration,
 }
 
 impl Default for WalletPolicy {
@@ -59,6 +66,8 @@ impl Default for WalletPolicy {
             taker_utxo_retries: 3,
             interest_rate: 0.015,
             bond_value_exponent: 1.3,
+            pending_tx_timeout: Duration::from_secs(60 * 60),
+            missing_tx_timeout: Duration::from_secs(72 * 60 * 60),
         }
     }
 }

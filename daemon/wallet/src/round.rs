@@ -6,13 +6,29 @@
 //!
 //! What is deliberately not here: anything that belongs to a counterparty except its nick.
 
+use std::collections::BTreeMap;
+
 use bdk_wallet::bitcoin::{OutPoint, ScriptBuf, Txid};
 use serde::{Deserialize, Serialize};
+
+use crate::store::serde_bytes_vec;
 
 /// Rounds that are kept once they are over; older ones are forgotten when the journal is rotated.
 pub const MAX_KEPT_ROUNDS: usize = 100;
 /// Longest sentence about an end, bytes.
 pub const MAX_SENTENCE: usize = 512;
+/// Longest nick, destination, code or name of a counterparty, bytes.
+pub const MAX_WORD: usize = 128;
+/// Most coins that one round may hold.
+pub const MAX_COINS: usize = 500;
+/// Most scripts that one round may show.
+pub const MAX_SCRIPTS: usize = 16;
+/// Most counterparties of one round.
+pub const MAX_COUNTERPARTIES: usize = 100;
+/// Most transactions that are signed in one round (`spec/roles.md` 4.7: a taker may send another one twice).
+pub const MAX_SIGNED: usize = 3;
+/// Largest serialised transaction of a round, bytes: more is never relayed.
+pub const MAX_TRANSACTION: usize = 400_000;
 
 /// Number of a round in its wallet: ascending from 1, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,17 +142,19 @@ pub enum RoundEvent {
         /// The transaction.
         txid: Txid,
         /// Consensus serialisation.
+        #[serde(with = "serde_bytes_vec")]
         raw: Vec<u8>,
         /// What it comes to.
         sums: RoundSums,
         /// Seconds since epoch.
         time: u64,
     },
-    /// A transaction of the round was seen in the mempool or in a block for the first time.
+    /// A transaction of the round was seen in the mempool or in a block for the first time; or again outside of
+    /// blocks, after a reorganisation took it out of its own or after it had been given up.
     Seen {
         /// Which; of several signed ones the one that counts.
         txid: Txid,
-        /// Seconds since epoch.
+        /// Of the first sighting, seconds since epoch.
         time: u64,
     },
     /// It is in a block.
@@ -167,13 +185,17 @@ pub struct Round {
     pub id: RoundId,
     /// What it is about.
     pub begin: RoundBegin,
-    /// Coins that it holds.
+    /// Coins that it holds or held, ascending.
     pub coins: Vec<OutPoint>,
-    /// Scripts that were shown to a taker.
+    /// Maker: scripts that were shown to a taker, ascending.
     pub scripts: Vec<ScriptBuf>,
-    /// What it comes to; the last that was said.
+    /// Maker: the taker's commitment that they were shown for.
+    pub commitment: Option<[u8; 32]>,
+    /// Taker: the transaction that was shown last.
+    pub shown: Option<Txid>,
+    /// What it comes to: with the transaction that was seen, else the one signed last, else the one shown last.
     pub sums: RoundSums,
-    /// Transactions that may appear: id, serialisation, and when they were signed.
+    /// Transactions that may appear: id, serialisation, and when they were signed. The newest is the last.
     pub signed: Vec<(Txid, Vec<u8>, u64)>,
     /// First sighting: id and seconds since epoch.
     pub seen: Option<(Txid, u64)>,
@@ -181,10 +203,21 @@ pub struct Round {
     pub confirmed: Option<(u32, u64)>,
     /// It was given up after signing.
     pub abandoned: bool,
+    /// When it was given up, seconds since epoch.
+    abandoned_at: u64,
     /// The row of the income statement is written.
     pub accounted: bool,
     /// How the conversation part ended; `None` while it runs, also after a power cut until it is settled.
     pub end: Option<RoundEnd>,
+    shown_sums: RoundSums,
+    signed_sums: BTreeMap<Txid, RoundSums>,
+}
+
+/// Adds what is not there yet, and keeps the order.
+fn add<T: Ord + Clone>(list: &mut Vec<T>, new: &[T]) {
+    list.extend_from_slice(new);
+    list.sort_unstable();
+    list.dedup();
 }
 
 impl Round {
@@ -197,47 +230,114 @@ impl Round {
             begin,
             coins: Vec::new(),
             scripts: Vec::new(),
+            commitment: None,
+            shown: None,
+            shown_sums: sums.clone(),
             sums,
             signed: Vec::new(),
+            signed_sums: BTreeMap::new(),
             seen: None,
             confirmed: None,
             abandoned: false,
+            abandoned_at: 0,
             accounted: false,
             end: None,
         }
     }
 
     /// Folds an event in.
+    ///
+    /// Of two events about the same thing the later one counts, and what a round comes to follows from what is left:
+    /// so the same round comes out of its compact form ([`Round::unfold`]) and of the database, which knows the
+    /// last event about each thing.
     pub fn apply(&mut self, event: &RoundEvent) {
         match event {
-            RoundEvent::Begun(begin) => self.begin = begin.clone(),
-            RoundEvent::Reserved { outpoints } => {
-                let new = outpoints.iter().filter(|outpoint| !self.coins.contains(outpoint));
-                let new: Vec<OutPoint> = new.copied().collect();
-                self.coins.extend(new);
-            }
+            // The first one counts.
+            RoundEvent::Begun(_) | RoundEvent::CommitmentSent { .. } => {}
+            RoundEvent::Reserved { outpoints } => add(&mut self.coins, outpoints),
             RoundEvent::Released => {
                 if self.signed.is_empty() {
                     self.coins.clear();
                 }
             }
-            RoundEvent::CommitmentSent { .. } => {}
-            RoundEvent::Shown { sums, .. } => self.sums = sums.clone(),
-            RoundEvent::Revealed { scripts, .. } => self.scripts.clone_from(scripts),
+            RoundEvent::Shown { txid, sums } => {
+                self.shown = Some(*txid);
+                self.shown_sums = sums.clone();
+            }
+            RoundEvent::Revealed { scripts, commitment } => {
+                add(&mut self.scripts, scripts);
+                self.commitment = Some(*commitment);
+            }
             RoundEvent::Signed { txid, raw, sums, time } => {
                 self.signed.retain(|(known, _, _)| known != txid);
                 self.signed.push((*txid, raw.clone(), *time));
-                self.sums = sums.clone();
+                self.signed.sort_by_key(|(txid, _, time)| (*time, *txid));
+                self.signed_sums.insert(*txid, sums.clone());
             }
-            RoundEvent::Seen { txid, time } => self.seen = Some((*txid, *time)),
+            RoundEvent::Seen { txid, time } => {
+                self.seen = Some((*txid, *time));
+                self.confirmed = None;
+                self.abandoned = false;
+            }
             RoundEvent::Confirmed { txid, height, time } => {
-                self.seen.get_or_insert((*txid, *time));
+                let first = self.seen.map_or(*time, |(_, time)| time);
+                self.seen = Some((*txid, first));
                 self.confirmed = Some((*height, *time));
+                self.abandoned = false;
             }
-            RoundEvent::Abandoned { .. } => self.abandoned = true,
+            RoundEvent::Abandoned { time } => {
+                self.abandoned = true;
+                self.abandoned_at = *time;
+                self.confirmed = None;
+            }
             RoundEvent::Accounted => self.accounted = true,
             RoundEvent::Ended(end) => self.end = Some(end.clone()),
         }
+        if !self.abandoned {
+            self.abandoned_at = 0;
+        }
+        let seen = self.seen.and_then(|(txid, _)| self.signed_sums.get(&txid));
+        let newest = self.signed.last().and_then(|(txid, _, _)| self.signed_sums.get(txid));
+        self.sums = seen.or(newest).unwrap_or(&self.shown_sums).clone();
+    }
+
+    /// The shortest list of events that folds to this round.
+    #[must_use]
+    pub fn unfold(&self) -> Vec<RoundEvent> {
+        let mut out = vec![RoundEvent::Begun(self.begin.clone())];
+        if !self.coins.is_empty() {
+            out.push(RoundEvent::Reserved { outpoints: self.coins.clone() });
+        }
+        if let Some(txid) = self.shown {
+            out.push(RoundEvent::Shown { txid, sums: self.shown_sums.clone() });
+        }
+        if let Some(commitment) = self.commitment {
+            out.push(RoundEvent::Revealed { scripts: self.scripts.clone(), commitment });
+        }
+        for (txid, raw, time) in &self.signed {
+            let sums = self.signed_sums.get(txid).cloned().unwrap_or_default();
+            out.push(RoundEvent::Signed { txid: *txid, raw: raw.clone(), sums, time: *time });
+        }
+        if let Some((txid, time)) = self.seen {
+            out.push(RoundEvent::Seen { txid, time });
+            if let Some((height, time)) = self.confirmed {
+                out.push(RoundEvent::Confirmed { txid, height, time });
+            }
+        }
+        if self.abandoned {
+            out.push(RoundEvent::Abandoned { time: self.abandoned_at });
+        }
+        if self.accounted {
+            out.push(RoundEvent::Accounted);
+        }
+        out.extend(self.end.clone().map(RoundEvent::Ended));
+        out
+    }
+
+    /// When something of ours was signed last, seconds since epoch.
+    #[must_use]
+    pub fn signed_at(&self) -> Option<u64> {
+        self.signed.last().map(|(_, _, time)| *time)
     }
 
     /// Whether the round still keeps its coins from everybody else: while it runs, and after signing until a block or

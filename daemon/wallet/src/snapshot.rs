@@ -9,6 +9,7 @@ use bdk_wallet::bitcoin::{Amount, OutPoint, ScriptBuf, bip32::Fingerprint};
 
 use crate::chain::ChainTip;
 use crate::path::ScriptPlace;
+use crate::round::Round;
 use crate::types::{Branch, Keychain, Mixdepth, Network, WalletType};
 
 /// What a coin is to its history (`spec/wallet.md` 6.2, 6.3).
@@ -45,8 +46,8 @@ pub struct Coin {
     pub locked: bool,
     /// Lock time of a bond, seconds since epoch.
     pub locktime: Option<u32>,
-    /// PoDLE commitments already used with this coin.
-    pub commitments_used: u8,
+    /// NUMS indexes of the PoDLE commitments that were used with this coin, ascending.
+    pub commitments_used: Vec<u8>,
 }
 
 impl Coin {
@@ -65,6 +66,13 @@ impl Coin {
     #[must_use]
     pub const fn mixdepth(&self) -> Mixdepth {
         self.place.mixdepth()
+    }
+
+    /// PoDLE tries that are spent: indexes are used in order, so one more than the highest used one
+    /// (`spec/roles.md` 3.7).
+    #[must_use]
+    pub fn tries(&self) -> u8 {
+        self.commitments_used.last().map_or(0, |index| index.saturating_add(1))
     }
 }
 
@@ -144,6 +152,9 @@ pub struct Snapshot {
     pub coins: Vec<Coin>,
     /// Accounts, ascending.
     pub accounts: Vec<AccountView>,
+    /// Coinjoin rounds, ascending by number: all that are not over, and the newest
+    /// [`MAX_KEPT_ROUNDS`](crate::round::MAX_KEPT_ROUNDS) that are.
+    pub rounds: Arc<Vec<Arc<Round>>>,
 }
 
 impl Snapshot {

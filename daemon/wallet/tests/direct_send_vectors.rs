@@ -81,7 +81,7 @@ fn coins() -> Vec<Coin> {
                     ScriptPlace::Bond { timenumber } => panic!("bond {timenumber}"),
                     _ => None,
                 },
-                commitments_used: 0,
+                commitments_used: Vec::new(),
             }
         })
         .collect();

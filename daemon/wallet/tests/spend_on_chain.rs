@@ -57,7 +57,7 @@ fn funded(bench: &Bench, keys: &MasterKey, places: &[ScriptPlace]) -> Vec<Coin> 
                 }
                 _ => None,
             },
-            commitments_used: 0,
+            commitments_used: Vec::new(),
         })
         .collect()
 }

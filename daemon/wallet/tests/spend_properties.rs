@@ -72,7 +72,7 @@ fn coin() -> impl Strategy<Value = Coin> {
                 frozen,
                 locked,
                 locktime: bond.map(locktime),
-                commitments_used: 0,
+                commitments_used: Vec::new(),
             }
         },
     )

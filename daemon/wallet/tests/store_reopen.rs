@@ -5,6 +5,7 @@ mod common;
 use bdk_wallet::bitcoin::hashes::Hash;
 use bdk_wallet::bitcoin::{ScriptBuf, Txid};
 use common::{DEK, block, copy_tree, files, fold, names, open, outpoint, paths, script};
+use joinery_wallet::round::{RoundBegin, RoundEnd, RoundEvent, RoundId, RoundRole, RoundSums};
 use joinery_wallet::store::{self, ChainData, Fact, Facts, FreezeOrigin, OwnTxState, StoreError};
 use proptest::prelude::*;
 
@@ -47,10 +48,59 @@ fn fact() -> impl Strategy<Value = Fact> {
                 _ => OwnTxState::Confirmed,
             },
         }),
+        (1..4u64, round_event()).prop_map(|(round, event)| Fact::Round { round, event }),
+        (1..4u64).prop_map(|round| Fact::Round { round, event: begun() }),
         Just(Fact::SyncedOnce),
         Just(Fact::Imported),
         Just(Fact::StateLost),
         Just(Fact::IndexesSkipped),
+    ]
+}
+
+fn begun() -> RoundEvent {
+    RoundEvent::Begun(RoundBegin {
+        role: RoundRole::Maker,
+        time: 1,
+        mixdepth: 2,
+        amount: 3,
+        counterparties: 1,
+        destination: String::new(),
+        nick: "J5abc".into(),
+    })
+}
+
+fn round_event() -> impl Strategy<Value = RoundEvent> {
+    let txid = |n: u8| Txid::from_byte_array([n; 32]);
+    let sums = |amount: u8| RoundSums { amount: amount.into(), ..RoundSums::default() };
+    let coins = || proptest::collection::vec((0..6u8).prop_map(outpoint), 0..4);
+    let time = || 0..4u64;
+    prop_oneof![
+        coins().prop_map(|outpoints| RoundEvent::Reserved { outpoints }),
+        Just(RoundEvent::Released),
+        (0..6u8, 0..3u8).prop_map(|(n, index)| RoundEvent::CommitmentSent {
+            outpoint: Some(outpoint(n)),
+            index,
+            commitment: [n; 32]
+        }),
+        (0..4u8, 0..9u8).prop_map(move |(n, s)| RoundEvent::Shown { txid: txid(n), sums: sums(s) }),
+        (proptest::collection::vec((0..6u32).prop_map(script), 0..3), 0..3u8)
+            .prop_map(|(scripts, n)| RoundEvent::Revealed { scripts, commitment: [n; 32] }),
+        (0..4u8, proptest::collection::vec(any::<u8>(), 0..9000), 0..9u8, time()).prop_map(
+            move |(n, raw, s, time)| RoundEvent::Signed { txid: txid(n), raw, sums: sums(s), time }
+        ),
+        (0..4u8, time()).prop_map(move |(n, time)| RoundEvent::Seen { txid: txid(n), time }),
+        (0..4u8, 0..9u32, time()).prop_map(move |(n, height, time)| RoundEvent::Confirmed {
+            txid: txid(n),
+            height,
+            time
+        }),
+        time().prop_map(|time| RoundEvent::Abandoned { time }),
+        Just(RoundEvent::Accounted),
+        ("[a-z]{1,3}", time()).prop_map(|(code, time)| RoundEvent::Ended(RoundEnd {
+            code,
+            text: "why".into(),
+            time
+        })),
     ]
 }
 
@@ -86,6 +136,106 @@ proptest! {
         let once = fold(&facts);
         prop_assert_eq!(fold(&once.unfold()), once);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// The journal is lost twice: what the database knows of rounds is all of it.
+    #[test]
+    fn rounds_come_back_from_the_database(
+        events in proptest::collection::vec((1..4u64, round_event()), 1..40),
+        compact_after in 0..40usize,
+    ) {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut all: Vec<Fact> = (1..4).map(|round| Fact::Round { round, event: begun() }).collect();
+        {
+            let mut store = open(dir.path());
+            store.record(&all).expect("records");
+            for (i, (round, event)) in events.iter().enumerate() {
+                let now = &store.facts().rounds[&RoundId(*round)];
+                // What the wallet never records: the database need not know the order of such.
+                let impossible = match event {
+                    RoundEvent::Released => !now.signed.is_empty(),
+                    RoundEvent::Confirmed { .. } => now.seen.is_none(),
+                    _ => false,
+                };
+                if impossible {
+                    continue;
+                }
+                let fact = Fact::Round { round: *round, event: event.clone() };
+                store.record(std::slice::from_ref(&fact)).expect("records");
+                all.push(fact);
+                if i == compact_after {
+                    store.compact(&ChainData::default()).expect("compacts");
+                }
+            }
+        }
+        for _ in 0..2 {
+            std::fs::remove_file(paths(dir.path()).journal).expect("removed");
+            let store = open(dir.path());
+            prop_assert!(store.recovered_from_loss());
+            prop_assert_eq!(&store.facts().rounds, &fold(&all).rounds);
+        }
+    }
+}
+
+#[test]
+fn old_rounds_are_forgotten_when_the_journal_is_rotated_and_those_with_coins_never() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let txid = |n: u64| Txid::from_byte_array([n.to_le_bytes()[0]; 32]);
+    let mut store = open(dir.path());
+    for round in 1..=250 {
+        let mut events = vec![begun(), RoundEvent::Reserved { outpoints: vec![outpoint(1)] }];
+        // Round 3 stays open, 5 is signed, 7 is confirmed and its income not written down, others end in all ways.
+        if round != 3 && round % 2 == 1 {
+            let raw = vec![7; 6000];
+            let sums = RoundSums::default();
+            events.push(RoundEvent::Signed { txid: txid(round), raw, sums, time: 1 });
+        }
+        match round {
+            7 => events.push(RoundEvent::Confirmed { txid: txid(round), height: 9, time: 2 }),
+            3 | 5 => {}
+            _ if round % 4 == 1 => events.push(RoundEvent::Abandoned { time: 2 }),
+            _ if round % 4 == 3 => {
+                events.push(RoundEvent::Confirmed { txid: txid(round), height: 9, time: 2 });
+                events.push(RoundEvent::Accounted);
+            }
+            _ => {}
+        }
+        if round != 3 {
+            let end = RoundEnd { code: "complete".into(), text: String::new(), time: 3 };
+            events.push(RoundEvent::Ended(end));
+        }
+        for event in events {
+            store.record(&[Fact::Round { round, event }]).expect("records");
+        }
+    }
+    assert_eq!(store.facts().rounds.len(), 250);
+    assert!(store.wants_compaction());
+    store.compact(&ChainData::default()).expect("compacts");
+    let kept: Vec<u64> = store.facts().rounds.keys().map(|id| id.0).collect();
+    let expected: Vec<u64> = [3, 5, 7].into_iter().chain(151..=250).collect();
+    assert_eq!(kept, expected);
+    assert_eq!(store.facts().next_round().0, 251);
+    let facts = store.facts().clone();
+    drop(store);
+    assert_eq!(open(dir.path()).facts(), &facts);
+    // Nor does the database bring the others back.
+    std::fs::remove_file(paths(dir.path()).journal).expect("removed");
+    assert_eq!(open(dir.path()).facts().rounds, facts.rounds);
+}
+
+#[test]
+fn journals_without_rounds_still_load() {
+    // What a store of the time before rounds wrote is what one without rounds writes now: the facts are lists of
+    // variants by name, and none of the old ones changed.
+    let fact = Fact::CommitmentUsed { outpoint: outpoint(1), index: 2, commitment: [3; 32] };
+    let dir = tempfile::tempdir().expect("temp dir");
+    open(dir.path()).record(std::slice::from_ref(&fact)).expect("records");
+    let store = open(dir.path());
+    assert_eq!(store.facts(), &fold(&[fact]));
+    assert_eq!(store.facts().next_round().0, 1);
 }
 
 #[test]

@@ -101,6 +101,16 @@ impl WalletGraph {
         self.pruned.paid.get(&place).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether a transaction was set aside.
+    pub(crate) fn is_set_aside(&self, txid: Txid) -> bool {
+        self.pruned.txs.contains_key(&txid)
+    }
+
+    /// Whether an output of ours was spent by a transaction that was set aside.
+    pub(crate) fn is_spent_for_good(&self, outpoint: OutPoint) -> bool {
+        self.pruned.is_spent(&outpoint)
+    }
+
     /// Whether an output is or was the wallet's.
     pub(crate) fn is_ours(&self, outpoint: OutPoint) -> bool {
         self.index().txout(outpoint).is_some() || self.pruned.is_spent(&outpoint)

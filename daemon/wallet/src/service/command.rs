@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use bdk_wallet::bitcoin::secp256k1::PublicKey;
 use bdk_wallet::bitcoin::{Address, OutPoint, Transaction, Txid};
+use joinery_proto::transaction::signing::OwnCoin;
 use secrecy::SecretString;
 use tokio::sync::oneshot;
 
-use super::{SendError, SendRequest, ServiceError};
+use super::{BondCertificate, RoundError, SendError, SendRequest, ServiceError};
 use crate::directory::ChangePasswordError;
+use crate::round::{RoundBegin, RoundEnd, RoundEvent, RoundId, RoundSums};
 use crate::types::{Branch, Mixdepth};
 
 /// Where an answer goes. The task drops it when it ends, which the asker sees as "closed".
@@ -88,6 +91,49 @@ pub(super) enum Command {
         new: SecretString,
         reply: Reply<(), ChangePasswordError>,
     },
+    BeginRound {
+        begin: Box<RoundBegin>,
+        reply: Reply<RoundId, RoundError>,
+    },
+    Reserve {
+        round: RoundId,
+        outpoints: Vec<OutPoint>,
+        reply: Reply<(), RoundError>,
+    },
+    RecordRound {
+        round: RoundId,
+        event: Box<RoundEvent>,
+        reply: Reply<(), RoundError>,
+    },
+    CoinjoinCoins {
+        round: RoundId,
+        outpoints: Vec<OutPoint>,
+        reply: Reply<Vec<OwnCoin>, RoundError>,
+    },
+    EndRound {
+        round: RoundId,
+        end: RoundEnd,
+        reply: Reply<(), RoundError>,
+    },
+    KeepTransaction {
+        round: RoundId,
+        transaction: Box<Transaction>,
+        sums: Box<RoundSums>,
+        /// Whether we are going to send it.
+        send: bool,
+        reply: Reply<(), RoundError>,
+    },
+    /// Hands out the complete transaction of a round for sending.
+    TakeTransaction {
+        round: RoundId,
+        reply: Reply<(Txid, Transaction), RoundError>,
+    },
+    CertifyBond {
+        outpoint: OutPoint,
+        cert_key: PublicKey,
+        expiry: u16,
+        reply: Reply<BondCertificate, RoundError>,
+    },
     Close {
         reply: oneshot::Sender<()>,
     },
@@ -108,6 +154,14 @@ impl std::fmt::Debug for Command {
             Self::Seed { .. } => "Seed",
             Self::VerifyPassword { .. } => "VerifyPassword",
             Self::ChangePassword { .. } => "ChangePassword",
+            Self::BeginRound { .. } => "BeginRound",
+            Self::Reserve { .. } => "Reserve",
+            Self::RecordRound { .. } => "RecordRound",
+            Self::CoinjoinCoins { .. } => "CoinjoinCoins",
+            Self::EndRound { .. } => "EndRound",
+            Self::KeepTransaction { .. } => "KeepTransaction",
+            Self::TakeTransaction { .. } => "TakeTransaction",
+            Self::CertifyBond { .. } => "CertifyBond",
             Self::Close { .. } => "Close",
         })
     }

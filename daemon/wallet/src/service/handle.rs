@@ -33,6 +33,17 @@ pub(super) struct Shared {
     pub(super) policy: Arc<ArcSwap<WalletPolicy>>,
 }
 
+/// What an opened wallet may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SessionMode {
+    /// Everything.
+    #[default]
+    Full,
+    /// Rounds of the maker, and what does not move money: it was opened without the password. Payments, rounds of
+    /// the taker, the seed and signed messages are refused by the wallet itself.
+    MakerOnly,
+}
+
 /// How a wallet is opened.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
@@ -48,6 +59,8 @@ pub struct OpenOptions {
     pub recovered: bool,
     /// Transactions in the graph above which finished ones are set aside; [`PRUNE_ABOVE`] but for tests.
     pub prune_above: usize,
+    /// What the wallet may be used for.
+    pub mode: SessionMode,
 }
 
 /// An opened wallet. Clones are the same wallet; after [`WalletHandle::close`] on any of them, or after
@@ -224,6 +237,7 @@ impl From<ServiceError> for SendError {
             ServiceError::Store(error) => Self::Store(error),
             ServiceError::NoSuchMixdepth(mixdepth) => Self::NoSuchMixdepth(mixdepth),
             ServiceError::KeyCheck(what) => Self::SigningCheck(what),
+            ServiceError::MakerOnly => Self::MakerOnly,
             _ => Self::Closed,
         }
     }

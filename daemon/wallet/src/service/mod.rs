@@ -5,9 +5,14 @@ mod command;
 mod export;
 mod freeze;
 mod handle;
+mod locks;
 mod open;
 mod own;
+mod round_error;
+mod round_handle;
+mod rounds;
 mod send;
+mod settle;
 mod state;
 mod sync;
 mod task;
@@ -15,14 +20,18 @@ mod view;
 
 use std::sync::Arc;
 
-use bdk_wallet::bitcoin::{Address, OutPoint, Transaction};
+use bdk_wallet::bitcoin::secp256k1::PublicKey;
+use bdk_wallet::bitcoin::{Address, OutPoint, Transaction, Txid};
+use joinery_proto::bond_proof::Certificate;
 
 use crate::chain::ChainError;
 use crate::policy::TxFees;
+use crate::round::{RoundEvent, RoundId};
 use crate::types::{Keychain, Mixdepth};
 
 pub(crate) use export::export_of;
-pub use handle::{OpenOptions, PRUNE_ABOVE, WalletHandle};
+pub use handle::{OpenOptions, PRUNE_ABOVE, SessionMode, WalletHandle};
+pub use round_error::{RoundError, Unusable};
 
 /// A plain payment (`spec/wallet.md` 8.3).
 #[derive(Debug, Clone)]
@@ -74,6 +83,95 @@ pub enum WalletEvent {
         /// Its revision.
         revision: u64,
     },
+    /// Something happened in a coinjoin round; the snapshot shows it.
+    Round {
+        /// The round.
+        round: RoundId,
+        /// What.
+        what: RoundNews,
+    },
+}
+
+/// What happened in a coinjoin round; the snapshot has the details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RoundNews {
+    /// It began.
+    Begun,
+    /// It holds other coins than before.
+    Coins,
+    /// The role went a step further.
+    Step,
+    /// A transaction with signatures of ours exists.
+    Signed,
+    /// A transaction of the round was seen. Also when it lost its block in a reorganisation: then the snapshot says that
+    /// it is not confirmed.
+    Seen {
+        /// Which.
+        txid: Txid,
+    },
+    /// It is in a block, or after a reorganisation in another one.
+    Confirmed {
+        /// Which.
+        txid: Txid,
+        /// Height of the block.
+        height: u32,
+    },
+    /// Nothing will come of what was signed; its coins are free where they are unspent.
+    Abandoned,
+    /// The row of the income statement is written.
+    Accounted,
+    /// The conversation part is over.
+    Ended,
+}
+
+impl RoundNews {
+    const fn of(event: &RoundEvent) -> Self {
+        match event {
+            RoundEvent::Begun(_) => Self::Begun,
+            RoundEvent::Reserved { .. } | RoundEvent::Released => Self::Coins,
+            RoundEvent::CommitmentSent { .. }
+            | RoundEvent::Shown { .. }
+            | RoundEvent::Revealed { .. } => Self::Step,
+            RoundEvent::Signed { .. } => Self::Signed,
+            RoundEvent::Seen { txid, .. } => Self::Seen { txid: *txid },
+            RoundEvent::Confirmed { txid, height, .. } => {
+                Self::Confirmed { txid: *txid, height: *height }
+            }
+            RoundEvent::Abandoned { .. } => Self::Abandoned,
+            RoundEvent::Accounted => Self::Accounted,
+            RoundEvent::Ended(_) => Self::Ended,
+        }
+    }
+}
+
+/// What became of the complete transaction of a round when it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoundSent {
+    /// The server has it.
+    Accepted,
+    /// The server refused it. The round keeps its coins: somebody else may have it.
+    Rejected {
+        /// The server's text, bounded and printable.
+        text: String,
+    },
+    /// Nobody knows; it is sent again by itself.
+    Unknown,
+}
+
+/// A certificate of a fidelity bond and what a proof needs besides (`spec/roles.md` 4.8).
+#[derive(Debug, Clone)]
+pub struct BondCertificate {
+    /// The bonded coin.
+    pub outpoint: OutPoint,
+    /// Its value, satoshi.
+    pub value: u64,
+    /// Its lock time, seconds since epoch.
+    pub locktime: u32,
+    /// Key of the coin.
+    pub coin_key: PublicKey,
+    /// The certificate.
+    pub certificate: Certificate,
 }
 
 /// A rate per 1000 vbytes as the reference writes it per vbyte: one decimal, half to even.
@@ -165,6 +263,9 @@ pub enum SendError {
     /// The store failed before anything was sent.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// The wallet was opened for the maker role only.
+    #[error("the wallet is open for the maker only: paying needs the password")]
+    MakerOnly,
     /// The wallet was locked meanwhile.
     #[error("the wallet is closed")]
     Closed,
@@ -198,6 +299,17 @@ pub enum ServiceError {
     /// The text is not a key path of this wallet.
     #[error("not a key path of this wallet")]
     UnknownPath,
+    /// A coinjoin round holds the coin: it cannot be frozen or unfrozen now.
+    #[error("coin {outpoint} is held by coinjoin round {round}")]
+    HeldByRound {
+        /// The coin.
+        outpoint: OutPoint,
+        /// The round.
+        round: RoundId,
+    },
+    /// The wallet was opened for the maker role only.
+    #[error("the wallet is open for the maker only: this needs the password")]
+    MakerOnly,
     /// The key of an address does not produce its script: it is not handed out.
     #[error("internal check failed: {0}")]
     KeyCheck(&'static str),

@@ -12,7 +12,7 @@ use super::handle::{OpenOptions, Shared, WalletHandle};
 use super::state::{Loaded, State, Xpubs, branch_number, now};
 use super::sync::{self, Sync};
 use super::view::{Views, keychains};
-use super::{ServiceError, task};
+use super::{ServiceError, rounds, task};
 use crate::chain::{ChainTip, WatchStart};
 use crate::directory::OpenedKeys;
 use crate::graph::{JmIndex, WalletGraph};
@@ -135,7 +135,8 @@ fn load(
     let LoadedGraph { mut graph, statuses, empty } = load_graph(&keys, store.as_mut(), index)?;
     // Bonds that were found and not handed out are known from the chain alone.
     let lost = empty && !options.fresh;
-    let facts = first_facts(&keys, store.as_ref(), options.fresh);
+    let mut facts = first_facts(&keys, store.as_ref(), options.fresh);
+    facts.extend(rounds::interrupted(store.facts(), now()));
     if !facts.is_empty() {
         store.record(&facts)?;
     }
@@ -168,8 +169,9 @@ fn load(
     let chain = options.chain.clone();
     let tip = stored_tip(&graph);
     let prune_above = options.prune_above;
+    let mode = options.mode;
     let loaded =
-        Loaded { keys, store, graph, policy, chain, commands, views, sync, tip, prune_above };
+        Loaded { keys, store, graph, policy, chain, commands, views, sync, tip, prune_above, mode };
     let mut state = State::new(loaded);
     state.keep(change);
     state.resume_own();

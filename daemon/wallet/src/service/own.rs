@@ -76,6 +76,7 @@ impl State {
         request: &SendRequest,
         rate: u64,
     ) -> Result<Prepared, SendError> {
+        self.check_full()?;
         if request.mixdepth > self.max_mixdepth() {
             return Err(SendError::NoSuchMixdepth(request.mixdepth));
         }
@@ -121,7 +122,7 @@ impl State {
         if changes {
             self.issued(change_branch);
         }
-        self.locks.extend(tx.input.iter().map(|input| (input.previous_output, txid)));
+        self.locks.hold(tx.input.iter().map(|input| input.previous_output), txid);
         self.publish();
         Ok(Prepared {
             transaction: Arc::new(tx),
@@ -134,6 +135,8 @@ impl State {
     /// Takes the outcome of sending one of our transactions, for the first time or again.
     pub(super) fn sent(&mut self, txid: Txid, outcome: Outcome, first: bool) {
         let Some(own) = self.store.facts().own_txs.get(&txid).cloned() else { return };
+        // A peer may have been faster: what the server lists it has, whatever it says of ours.
+        let outcome = if self.counts_as_listed(txid) { Outcome::Accepted } else { outcome };
         match outcome {
             Outcome::Accepted => {
                 if own.state == OwnTxState::Built {
@@ -165,10 +168,16 @@ impl State {
                 }
             }
         }
-        self.locks.retain(|_, holder| *holder != txid);
+        self.locks.release(txid);
         self.mark_stale(false);
         self.refresh();
         self.commit();
+    }
+
+    fn counts_as_listed(&self, txid: Txid) -> bool {
+        self.canonical.positions.contains_key(&txid)
+            && !self.own.unlisted.contains(&txid)
+            && self.graph.tx(txid).is_some_and(|tx| self.is_listed(txid, &tx))
     }
 
     fn apply_own(&mut self, txid: Txid, raw: &[u8]) {
@@ -185,7 +194,7 @@ impl State {
         }
     }
 
-    fn set_own_state(&mut self, txid: Txid, state: OwnTxState) {
+    pub(super) fn set_own_state(&mut self, txid: Txid, state: OwnTxState) {
         if let Err(error) = self.record(&[Fact::OwnTransactionState { txid, state }]) {
             // The old state stands: the transaction is sent again some time, which changes nothing.
             tracing::error!(%txid, %error, "state of a transaction could not be stored");

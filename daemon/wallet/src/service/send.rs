@@ -4,10 +4,13 @@ use bdk_wallet::bitcoin::Txid;
 use tokio::sync::oneshot;
 
 use super::command::{Command, Outcome, Prepared};
-use super::{DrawnRate, SendError, SendRequest, SentTransaction, WalletHandle};
+use super::{
+    DrawnRate, RoundError, RoundSent, SendError, SendRequest, SentTransaction, WalletHandle,
+};
 use crate::chain::{BroadcastError, ChainError, ChainSource};
 use crate::fee;
 use crate::policy::TxFees;
+use crate::round::RoundId;
 
 /// What the fee rule needs from the server, satoshi per 1000 vbytes.
 struct Rates {
@@ -126,6 +129,32 @@ pub(super) async fn run(
             tracing::warn!(%txid, %error, "outcome of the broadcast is unknown");
             let _ = report.tell(Outcome::Unknown).await;
             Err(SendError::Uncertain)
+        }
+    }
+}
+
+/// Sends the complete transaction of a round.
+pub(super) async fn run_round(
+    wallet: WalletHandle,
+    round: RoundId,
+) -> Result<RoundSent, RoundError> {
+    let chain = wallet.chain().clone();
+    let (txid, transaction) = wallet.ask(|reply| Command::TakeTransaction { round, reply }).await?;
+    let mut report = Report { wallet, txid, done: false };
+    match chain.broadcast(transaction).await {
+        Ok(()) => {
+            let _ = report.tell(Outcome::Accepted).await;
+            Ok(RoundSent::Accepted)
+        }
+        Err(BroadcastError::Rejected { text }) => {
+            tracing::warn!(%txid, %text, "the transaction of a coinjoin was rejected");
+            let _ = report.tell(Outcome::Rejected).await;
+            Ok(RoundSent::Rejected { text })
+        }
+        Err(BroadcastError::Unknown(error)) => {
+            tracing::warn!(%txid, %error, "outcome of the broadcast of a coinjoin is unknown");
+            let _ = report.tell(Outcome::Unknown).await;
+            Ok(RoundSent::Unknown)
         }
     }
 }

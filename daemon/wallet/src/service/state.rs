@@ -1,6 +1,6 @@
 //! What the wallet task owns, and the commands that change it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,10 +16,12 @@ use tokio::sync::{broadcast, mpsc};
 use super::announce::{Announcer, Phase};
 use super::command::Command;
 use super::freeze::Rules;
+use super::locks::Locks;
 use super::own::Own;
+use super::rounds::Rounds;
 use super::sync::Sync;
 use super::view::{Parts, Views};
-use super::{MAX_LABEL_BYTES, ServiceError, WalletEvent};
+use super::{MAX_LABEL_BYTES, ServiceError, SessionMode, WalletEvent};
 use crate::chain::{ChainSource, ChainTip, StatusHash};
 use crate::directory::OpenedKeys;
 use crate::graph::{Canonical, INDEX_LIMIT, WalletGraph};
@@ -65,8 +67,10 @@ pub(super) struct State {
     pub(super) views: Views,
     pub(super) sync: Sync,
     pub(super) tip: Option<ChainTip>,
-    /// Coins held by a running operation, and the transaction that spends them.
-    pub(super) locks: HashMap<OutPoint, Txid>,
+    /// Coins held by a running operation.
+    pub(super) locks: Locks,
+    pub(super) rounds: Rounds,
+    pub(super) mode: SessionMode,
     pub(super) own: Own,
     pub(super) announcer: Announcer,
     /// Internal branches that skipped ahead since the loss of state.
@@ -111,18 +115,22 @@ pub(super) struct Loaded {
     pub(super) sync: Sync,
     pub(super) tip: Option<ChainTip>,
     pub(super) prune_above: usize,
+    pub(super) mode: SessionMode,
 }
 
 impl State {
     pub(super) fn new(loaded: Loaded) -> Self {
         let Loaded { keys, store, graph, policy, chain, commands, .. } = loaded;
-        let Loaded { mut views, sync, tip, prune_above, .. } = loaded;
+        let Loaded { mut views, sync, tip, prune_above, mode, .. } = loaded;
         let canonical = graph.canonical();
+        let locks = Locks::of_rounds(&store.facts().rounds);
+        let rounds = Rounds::new(store.facts());
         let first = views.build(&Parts {
             graph: &graph,
             canonical: &canonical,
             facts: store.facts(),
-            locks: &HashMap::new(),
+            locks: &locks,
+            rounds: &rounds.list,
             tip,
             sync: SyncView::default(),
         });
@@ -140,7 +148,9 @@ impl State {
             views,
             sync,
             tip,
-            locks: HashMap::new(),
+            locks,
+            rounds,
+            mode,
             own: Own::default(),
             announcer,
             skipped: HashSet::new(),
@@ -227,12 +237,15 @@ impl State {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let commit = self.pending.since.map(|since| since + COMMIT_DELAY);
         let refresh = self.stale.snapshot.then(|| self.refresh_due());
-        [commit, refresh].into_iter().flatten().min()
+        [commit, refresh, self.rounds_due()].into_iter().flatten().min()
     }
 
     /// Does what has become due.
     pub(super) fn tick(&mut self) {
         let now = Instant::now();
+        if self.rounds_due().is_some_and(|due| due <= now) && self.settle_rounds() {
+            self.mark_stale(false);
+        }
         if self.stale.snapshot && self.refresh_due() <= now {
             self.refresh();
         }
@@ -265,18 +278,34 @@ impl State {
     /// Computes what follows from the graph: coins, decisions, news; then publishes it.
     pub(super) fn refresh(&mut self) {
         let start = Instant::now();
+        self.judge();
+        if self.stale.canonical {
+            // A round was given up: what it would have spent counts again.
+            self.judge();
+        }
+        self.publish();
+        self.stale.cost = start.elapsed();
+        self.stale.refreshed = Some(Instant::now());
+    }
+
+    /// Decides what follows from the graph.
+    fn judge(&mut self) {
         if std::mem::take(&mut self.stale.canonical) {
             self.canonical = self.graph.canonical();
             self.stale.rules = true;
         }
         if std::mem::take(&mut self.stale.rules) {
             self.settle_own();
+            self.settle_rounds();
             self.freeze_new_coins();
             self.tell();
         }
-        self.publish();
-        self.stale.cost = start.elapsed();
-        self.stale.refreshed = Some(Instant::now());
+    }
+
+    /// Notes that something other than the graph may have decided what becomes of a transaction.
+    pub(super) fn mark_undecided(&mut self) {
+        self.stale.rules = true;
+        self.stale.snapshot = true;
     }
 
     /// Brings the state up to date before a decision is made on it.
@@ -312,7 +341,20 @@ impl State {
     }
 
     pub(super) fn record(&mut self, facts: &[Fact]) -> Result<(), StoreError> {
-        if facts.is_empty() { Ok(()) } else { self.store.record(facts) }
+        if facts.is_empty() {
+            return Ok(());
+        }
+        self.store.record(facts)?;
+        self.note_rounds(facts);
+        Ok(())
+    }
+
+    /// Refuses what a wallet that was opened for the maker only must not do.
+    pub(super) fn check_full(&self) -> Result<(), ServiceError> {
+        match self.mode {
+            SessionMode::Full => Ok(()),
+            SessionMode::MakerOnly => Err(ServiceError::MakerOnly),
+        }
     }
 
     /// Tells listeners of new transactions.
@@ -343,6 +385,7 @@ impl State {
             canonical: &self.canonical,
             facts: self.store.facts(),
             locks: &self.locks,
+            rounds: &self.rounds.list,
             tip: self.tip,
             sync: self.sync.view(self.store.facts().synced_once),
         });
@@ -350,6 +393,7 @@ impl State {
         self.snapshot.store(Arc::new(snapshot));
         self.stale.snapshot = false;
         let _ = self.events.send(WalletEvent::Changed { revision });
+        self.tell_rounds();
     }
 
     // --- commands --------------------------------------------------------------------------------
@@ -440,7 +484,7 @@ impl State {
     }
 
     /// Publishes a change that needs no look at the graph, unless the graph is due for one anyway.
-    fn publish_or_wait(&mut self) {
+    pub(super) fn publish_or_wait(&mut self) {
         if self.stale.canonical { self.refresh_if_due() } else { self.publish() }
     }
 
@@ -463,6 +507,13 @@ impl State {
 
     pub(super) fn set_frozen(&mut self, changes: &[(OutPoint, bool)]) -> Result<(), ServiceError> {
         let time = now();
+        let frozen = &self.store.facts().frozen;
+        for (outpoint, freeze) in changes {
+            let current = frozen.get(outpoint).is_some_and(|(frozen, _)| *frozen);
+            if let Some(round) = self.locks.round(outpoint).filter(|_| *freeze != current) {
+                return Err(ServiceError::HeldByRound { outpoint: *outpoint, round });
+            }
+        }
         let facts: Vec<Fact> = changes
             .iter()
             .map(|&(outpoint, frozen)| Fact::Frozen {
@@ -497,6 +548,7 @@ impl State {
         path: &str,
         message: &str,
     ) -> Result<(String, Address), ServiceError> {
+        self.check_full()?;
         let master = self.keys.master();
         let purpose = master.wallet_type().purpose();
         let place = ScriptPlace::parse(path, purpose, master.network().coin_type())

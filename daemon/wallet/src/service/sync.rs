@@ -302,7 +302,9 @@ impl State {
             let Some(place) = self.graph.index().place_of(&history.script) else { continue };
             for (txid, height) in &history.entries {
                 change.graph.merge(self.graph.listed(*txid, *height, time).graph);
-                self.own.unlisted.remove(txid);
+                if self.own.unlisted.remove(txid) {
+                    self.mark_undecided();
+                }
             }
             let txids = history.entries.iter().map(|(txid, _)| *txid).collect();
             self.sync.histories.insert(place, txids);
@@ -362,7 +364,9 @@ impl State {
             self.sync.scan = None;
             self.sync.failed = false;
             self.sync.complete = true;
-            self.publish();
+            // Only now it is certain what is not there.
+            self.mark_undecided();
+            self.refresh();
             self.commit();
         }
         if std::mem::take(&mut self.own.resend) {

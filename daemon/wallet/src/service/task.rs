@@ -128,14 +128,50 @@ impl State {
                 answer(reply, Ok(()));
             }
             Command::Seed { reply } => {
-                let extension = self.keys.extension().map(SecretString::from);
-                answer(reply, Ok((self.keys.phrase(), extension)));
+                let seed = self
+                    .check_full()
+                    .map(|()| (self.keys.phrase(), self.keys.extension().map(SecretString::from)));
+                answer(reply, seed);
             }
             Command::VerifyPassword { password, reply } => self.verify_password(password, reply),
             Command::ChangePassword { current, new, reply } => {
                 self.with_keys(reply, move |keys| keys.change_password(&current, &new));
             }
             Command::Close { reply } => drop(reply),
+            command => self.round_command(command),
+        }
+    }
+
+    fn round_command(&mut self, command: Command) {
+        match command {
+            Command::BeginRound { begin, reply } => {
+                if let Err(Ok(round)) = reply.send(self.begin_round(*begin)) {
+                    self.drop_round(round);
+                }
+            }
+            Command::Reserve { round, outpoints, reply } => {
+                answer(reply, self.reserve(round, outpoints));
+            }
+            Command::RecordRound { round, event, reply } => {
+                answer(reply, self.record_round(round, *event));
+            }
+            Command::CoinjoinCoins { round, outpoints, reply } => {
+                answer(reply, self.coinjoin_coins(round, &outpoints));
+            }
+            Command::EndRound { round, end, reply } => answer(reply, self.end_round(round, end)),
+            Command::KeepTransaction { round, transaction, sums, send, reply } => {
+                answer(reply, self.keep_transaction(round, &transaction, *sums, send));
+            }
+            Command::TakeTransaction { round, reply } => {
+                if let Err(Ok((txid, _))) = reply.send(self.take_round_transaction(round)) {
+                    // Durable and not sent: it is sent with the others that nobody has listed.
+                    self.sent(txid, Outcome::Unknown, true);
+                }
+            }
+            Command::CertifyBond { outpoint, cert_key, expiry, reply } => {
+                answer(reply, self.certify_bond(outpoint, &cert_key, expiry));
+            }
+            other => tracing::error!(?other, "a command that nobody carries out"),
         }
     }
 

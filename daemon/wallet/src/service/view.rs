@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bdk_wallet::bitcoin::{Address, OutPoint, Txid};
+use bdk_wallet::bitcoin::{Address, Txid};
 use joinery_proto::fidelity_bond::locktime_of_month;
 
+use super::locks::Locks;
+use super::rounds::RoundList;
 use crate::chain::ChainTip;
 use crate::coinjoin_shape::{CoinjoinShape, coinjoin_shape};
 use crate::graph::{Canonical, RawCoin, WalletGraph};
@@ -27,7 +29,8 @@ pub(super) struct Parts<'a> {
     pub(super) graph: &'a WalletGraph,
     pub(super) canonical: &'a Canonical,
     pub(super) facts: &'a Facts,
-    pub(super) locks: &'a HashMap<OutPoint, Txid>,
+    pub(super) locks: &'a Locks,
+    pub(super) rounds: &'a RoundList,
     pub(super) tip: Option<ChainTip>,
     pub(super) sync: SyncView,
 }
@@ -74,6 +77,7 @@ impl Views {
             gap_limit,
             coins: Vec::new(),
             accounts: Vec::new(),
+            rounds: Arc::default(),
         };
         Self {
             template,
@@ -139,7 +143,9 @@ impl Views {
                 account.imported.push(entry);
             }
         }
-        Snapshot { tip: parts.tip, sync: parts.sync, coins, accounts, ..self.template.clone() }
+        let rounds = Arc::clone(parts.rounds);
+        let template = self.template.clone();
+        Snapshot { tip: parts.tip, sync: parts.sync, coins, accounts, rounds, ..template }
     }
 
     fn branch(
@@ -202,13 +208,14 @@ impl Views {
             height: raw.height,
             kind: self.kind(parts, raw),
             frozen: parts.facts.frozen.get(&outpoint).is_some_and(|(frozen, _)| *frozen),
-            locked: parts.locks.contains_key(&outpoint),
+            locked: parts.locks.holder(&outpoint).is_some(),
             locktime,
             commitments_used: parts
                 .facts
                 .commitments
                 .get(&outpoint)
-                .map_or(0, |used| u8::try_from(used.len()).unwrap_or(u8::MAX)),
+                .map(|used| used.keys().copied().collect())
+                .unwrap_or_default(),
         })
     }
 

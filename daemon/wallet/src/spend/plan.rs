@@ -430,7 +430,7 @@ mod tests {
                 frozen: false,
                 locked: false,
                 locktime: None,
-                commitments_used: 0,
+                commitments_used: Vec::new(),
             })
             .collect()
     }

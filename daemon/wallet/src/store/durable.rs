@@ -289,9 +289,14 @@ impl Store for DurableStore {
         log.compacted(db, size)?;
         self.db.commit()?;
         if self.journal.wants_rotation() {
+            let forgotten = self.facts.forget_rounds();
             self.journal.rotate(&self.facts)?;
             let number = self.journal.last_number();
             fact_table::put(&mut self.db, &self.keys, number, &[])?;
+            if forgotten > 0 {
+                let rounds = &self.facts.rounds;
+                fact_table::forget(&mut self.db, &self.keys, |id| rounds.contains_key(&id))?;
+            }
         }
         Ok(())
     }

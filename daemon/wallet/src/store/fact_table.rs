@@ -10,6 +10,7 @@ use super::journal::Record;
 use super::seal::{Keys, OVERHEAD};
 use super::sled_store::{Change, Database, MAX_VALUE};
 use super::{Fact, StoreError};
+use crate::round::RoundId;
 
 const TREE: &str = "facts";
 const PREFIX: u8 = b'f';
@@ -174,9 +175,41 @@ pub(super) fn all(db: &mut Database, keys: &Keys) -> Result<Vec<(u64, Fact)>, St
     Ok(out)
 }
 
+/// Removes the entries of all rounds but those that are still known, all or none.
+pub(super) fn forget(
+    db: &mut Database,
+    keys: &Keys,
+    known: impl Fn(RoundId) -> bool,
+) -> Result<(), StoreError> {
+    let mut changes: Vec<Change> = Vec::new();
+    let mut pieces = Pieces::default();
+    // Keys of the value that is being read, and whether it goes.
+    let (mut base, mut of_base, mut goes) = (Vec::new(), Vec::new(), false);
+    db.scan(&[PREFIX], |key, sealed| {
+        let this = key.split_last_chunk::<4>().map_or(key, |(base, _)| base);
+        if this != base {
+            let done = std::mem::take(&mut of_base).into_iter().filter(|_| goes);
+            changes.extend(done.map(|key| (key, None)));
+            (base, goes) = (this.to_vec(), false);
+        }
+        of_base.push(key.to_vec());
+        let value = pieces.feed(keys, TREE, key, sealed);
+        let entry = value
+            .and_then(|(_, plain)| ciborium::from_reader::<(u64, Fact), _>(plain.as_slice()).ok());
+        if let Some((_, Fact::Round { round, .. })) = entry {
+            goes = !known(RoundId(round));
+        }
+    })?;
+    changes.extend(of_base.into_iter().filter(|_| goes).map(|key| (key, None)));
+    if changes.is_empty() { Ok(()) } else { db.apply(changes) }
+}
+
 /// Joins what is left of the journal with the entries of the database: for each subject the one from
 /// the higher record number, in the order of those numbers.
-pub(super) fn join(records: Vec<Record>, table: Vec<(u64, Fact)>) -> Vec<Fact> {
+///
+/// The database does not know the order of entries that were stored together: they are taken in the order of their
+/// subjects.
+pub(super) fn join(records: Vec<Record>, mut table: Vec<(u64, Fact)>) -> Vec<Fact> {
     let mut newest: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
     let mut ordered: Vec<(u64, Fact)> = Vec::new();
     for record in records {
@@ -187,6 +220,7 @@ pub(super) fn join(records: Vec<Record>, table: Vec<(u64, Fact)>) -> Vec<Fact> {
             ordered.push((record.number, fact));
         }
     }
+    table.sort_by_cached_key(|(_, entry)| subject(entry));
     for (number, entry) in table {
         if newest.get(&subject(&entry)).is_none_or(|&known| number > known) {
             ordered.push((number, entry));

@@ -5,6 +5,7 @@ use bdk_wallet::bitcoin::OutPoint;
 use bdk_wallet::bitcoin::consensus::encode::serialize;
 
 use super::{Fact, Facts, OwnTxState};
+use crate::round::{RoundEvent, RoundId};
 
 /// Coins in one [`Fact::CoinsSeen`] of the compact form.
 const SEEN_AT_ONCE: usize = 500;
@@ -48,6 +49,9 @@ impl Facts {
         if self.state_lost {
             out.push(Fact::StateLost);
         }
+        for (&RoundId(round), known) in &self.rounds {
+            out.extend(known.unfold().into_iter().map(|event| Fact::Round { round, event }));
+        }
         out
     }
 }
@@ -58,6 +62,13 @@ pub(super) fn entries(fact: &Fact) -> Vec<Fact> {
         Fact::CoinsSeen { outpoints } => {
             outpoints.iter().map(|&o| Fact::CoinsSeen { outpoints: vec![o] }).collect()
         }
+        Fact::Round { round, event: RoundEvent::Reserved { outpoints } } => outpoints
+            .iter()
+            .map(|&o| Fact::Round {
+                round: *round,
+                event: RoundEvent::Reserved { outpoints: vec![o] },
+            })
+            .collect(),
         other => vec![other.clone()],
     }
 }
@@ -79,6 +90,32 @@ pub(super) fn subject(entry: &Fact) -> Vec<u8> {
         Fact::Imported => (9, Vec::new()),
         // One subject: whichever came last decides.
         Fact::StateLost | Fact::IndexesSkipped => (10, Vec::new()),
+        Fact::Round { round, event } => {
+            (11, [round.to_be_bytes().to_vec(), round_subject(event)].concat())
+        }
+    };
+    [vec![kind], name].concat()
+}
+
+/// What an event of a round is about. The order is that of [`Round::unfold`](crate::round::Round::unfold): events
+/// that were stored together are read in the order of their subjects.
+fn round_subject(event: &RoundEvent) -> Vec<u8> {
+    let (kind, name) = match event {
+        RoundEvent::Begun(_) => (0, Vec::new()),
+        RoundEvent::Reserved { outpoints } => (1, outpoints.iter().flat_map(serialize).collect()),
+        RoundEvent::Released => (2, Vec::new()),
+        RoundEvent::CommitmentSent { commitment, .. } => (3, commitment.to_vec()),
+        RoundEvent::Shown { txid, .. } => (4, serialize(txid)),
+        RoundEvent::Revealed { scripts, commitment } => {
+            let scripts = scripts.iter().flat_map(|script| script.as_bytes());
+            (5, commitment.iter().chain(scripts).copied().collect())
+        }
+        RoundEvent::Signed { txid, .. } => (6, serialize(txid)),
+        RoundEvent::Seen { .. } => (7, Vec::new()),
+        RoundEvent::Confirmed { .. } => (8, Vec::new()),
+        RoundEvent::Abandoned { .. } => (9, Vec::new()),
+        RoundEvent::Accounted => (10, Vec::new()),
+        RoundEvent::Ended(_) => (11, Vec::new()),
     };
     [vec![kind], name].concat()
 }

@@ -23,6 +23,7 @@ pub use durable::{open, set_aside};
 pub use memory::MemoryStore;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bdk_wallet::bitcoin::{OutPoint, ScriptBuf, Txid};
 use bdk_wallet::chain::{ConfirmationBlockTime, indexed_tx_graph, keychain_txout, local_chain};
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::StatusHash;
 pub use crate::graph::PrunedTx;
+use crate::round::{MAX_KEPT_ROUNDS, Round, RoundEvent, RoundId, RoundRole};
 
 /// Who set a freeze flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,18 +135,25 @@ pub enum Fact {
     /// Every internal branch was advanced past what may have been shown before the loss: answers
     /// [`Fact::StateLost`]. Record it together with the [`Fact::Issued`] that do it.
     IndexesSkipped,
+    /// Something happened in a coinjoin round.
+    Round {
+        /// Number of the round ([`RoundId`]).
+        round: u64,
+        /// What.
+        event: RoundEvent,
+    },
 }
 
 /// CBOR byte strings instead of arrays of integers.
-mod serde_bytes_vec {
+pub(crate) mod serde_bytes_vec {
     use serde::de::{SeqAccess, Visitor};
     use serde::{Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
         s.serialize_bytes(bytes)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
         struct Bytes;
         impl<'de> Visitor<'de> for Bytes {
             type Value = Vec<u8>;
@@ -203,6 +212,8 @@ pub struct Facts {
     pub imported: bool,
     /// State was lost and the internal branches were not advanced since.
     pub state_lost: bool,
+    /// Coinjoin rounds: those that are not over, and some that are.
+    pub rounds: BTreeMap<RoundId, Arc<Round>>,
 }
 
 impl Facts {
@@ -245,7 +256,46 @@ impl Facts {
             Fact::Imported => self.imported = true,
             Fact::StateLost => self.state_lost = true,
             Fact::IndexesSkipped => self.state_lost = false,
+            Fact::Round { round, event } => self.apply_round(RoundId(*round), event),
         }
+    }
+
+    fn apply_round(&mut self, id: RoundId, event: &RoundEvent) {
+        match (self.rounds.get_mut(&id), event) {
+            (Some(round), event) => Arc::make_mut(round).apply(event),
+            (None, RoundEvent::Begun(begin)) => {
+                self.rounds.insert(id, Arc::new(Round::new(id, begin.clone())));
+            }
+            // Its beginning was lost in damage: whatever it is, it cannot be followed.
+            (None, _) => {}
+        }
+    }
+
+    /// The number of the next round.
+    #[must_use]
+    pub fn next_round(&self) -> RoundId {
+        RoundId(self.rounds.last_key_value().map_or(0, |(id, _)| id.0) + 1)
+    }
+
+    /// Forgets old rounds: of those that are over the newest [`MAX_KEPT_ROUNDS`] stay, of those whose income is not
+    /// written down yet ten times as many. Rounds that hold coins always stay, and so does the newest, so that no number
+    /// is used twice.
+    ///
+    /// Returns how many were forgotten.
+    pub(crate) fn forget_rounds(&mut self) -> usize {
+        let over = self.rounds.values().rev().filter(|round| round.is_over());
+        let forgotten: BTreeSet<RoundId> = over
+            .zip(0..)
+            .filter(|(round, newer)| {
+                let owed = round.begin.role == RoundRole::Maker
+                    && round.confirmed.is_some()
+                    && !round.accounted;
+                *newer >= if owed { 10 * MAX_KEPT_ROUNDS } else { MAX_KEPT_ROUNDS }
+            })
+            .map(|(round, _)| round.id)
+            .collect();
+        self.rounds.retain(|id, _| !forgotten.contains(id));
+        forgotten.len()
     }
 }
 

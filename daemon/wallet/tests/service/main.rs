@@ -7,5 +7,6 @@ mod freezing;
 mod issuing;
 mod pruning;
 mod rig;
+mod rounds;
 mod sending;
 mod syncing;

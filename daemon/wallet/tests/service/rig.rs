@@ -108,6 +108,7 @@ impl Rig {
             fresh: how == As::Fresh,
             recovered: how == As::Recovered,
             prune_above: joinery_wallet::service::PRUNE_ABOVE,
+            mode: joinery_wallet::service::SessionMode::Full,
         }
     }
 

@@ -38,7 +38,7 @@ fn coin(keys: &MasterKey, place: ScriptPlace, number: u8) -> Coin {
         frozen: false,
         locked: false,
         locktime,
-        commitments_used: 0,
+        commitments_used: Vec::new(),
     }
 }
 

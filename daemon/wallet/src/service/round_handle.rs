@@ -1,0 +1,140 @@
+//! What roles ask of an opened wallet about their coinjoin rounds.
+
+use std::sync::Arc;
+
+use bdk_wallet::bitcoin::secp256k1::PublicKey;
+use bdk_wallet::bitcoin::{OutPoint, Transaction};
+use joinery_proto::transaction::signing::OwnCoin;
+
+use super::command::Command;
+use super::{BondCertificate, RoundError, RoundSent, WalletHandle, send};
+use crate::round::{Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundSums};
+
+impl WalletHandle {
+    /// Coinjoin rounds, ascending by number: all that are not over, and the last
+    /// [`MAX_KEPT_ROUNDS`](crate::round::MAX_KEPT_ROUNDS) that are. Never waits.
+    #[must_use]
+    pub fn rounds(&self) -> Arc<Vec<Arc<Round>>> {
+        Arc::clone(&self.snapshot().rounds)
+    }
+
+    /// Opens a round. Durable when this returns. A round that is open when the process ends is ended as `interrupted`
+    /// when the wallet is opened again.
+    ///
+    /// # Errors
+    /// [`RoundError::NoSuchMixdepth`], [`RoundError::TooLarge`], [`RoundError::MakerOnly`], [`RoundError::Store`],
+    /// [`RoundError::Closed`].
+    pub async fn begin_round(&self, begin: RoundBegin) -> Result<RoundId, RoundError> {
+        let begin = Box::new(begin);
+        self.ask(|reply| Command::BeginRound { begin, reply }).await
+    }
+
+    /// Holds coins for a round, all or none: nothing else selects, spends or freezes them from then on, also after a
+    /// power cut. They must be unspent P2WPKH coins of the round's mixdepth, neither frozen nor bonds nor held
+    /// otherwise; those that the round holds already stay held. Confirmations are for the role to judge.
+    ///
+    /// # Errors
+    /// [`RoundError::Unusable`] names the first coin that cannot be held; [`RoundError::NoSuchRound`],
+    /// [`RoundError::Ended`], [`RoundError::OutOfOrder`] after signing, [`RoundError::TooLarge`],
+    /// [`RoundError::Store`], [`RoundError::Closed`].
+    pub async fn reserve(
+        &self,
+        round: RoundId,
+        outpoints: Vec<OutPoint>,
+    ) -> Result<(), RoundError> {
+        self.ask(|reply| Command::Reserve { round, outpoints, reply }).await
+    }
+
+    /// Makes an event of a round durable before what it says leaves the machine. A role records:
+    ///
+    /// * [`RoundEvent::Released`] before signing;
+    /// * [`RoundEvent::CommitmentSent`] (taker): the commitment is used up by the same record;
+    /// * [`RoundEvent::Shown`] (taker), [`RoundEvent::Revealed`] (maker; scripts must be handed out internal addresses
+    ///   that nobody else was shown);
+    /// * [`RoundEvent::Signed`]: every input of ours is held by the round; a maker's transaction spends all of its
+    ///   coins and pays the revealed scripts at least what was spent and what [`RoundSums::cost`] says is earned;
+    /// * [`RoundEvent::Accounted`] (maker), also when the round is over.
+    ///
+    /// All others are the wallet's own.
+    ///
+    /// # Errors
+    /// [`RoundError`]; nothing may leave then.
+    pub async fn record_round(&self, round: RoundId, event: RoundEvent) -> Result<(), RoundError> {
+        let event = Box::new(event);
+        self.ask(|reply| Command::RecordRound { round, event, reply }).await
+    }
+
+    /// Keys of coins that a running round holds, in the order of the question. Each key is checked to own the script
+    /// of its coin.
+    ///
+    /// # Errors
+    /// [`RoundError::NotHeld`], [`RoundError::Unusable`] when a coin was spent meanwhile,
+    /// [`RoundError::NoSuchRound`], [`RoundError::Ended`], [`RoundError::MakerOnly`], [`RoundError::KeyCheck`],
+    /// [`RoundError::Closed`].
+    pub async fn coinjoin_coins(
+        &self,
+        round: RoundId,
+        outpoints: Vec<OutPoint>,
+    ) -> Result<Vec<OwnCoin>, RoundError> {
+        self.ask(|reply| Command::CoinjoinCoins { round, outpoints, reply }).await
+    }
+
+    /// Durably ends the conversation part of a round. Without a signature of ours its coins are free from then on;
+    /// what was signed is still followed. A sentence that is too long is cut.
+    ///
+    /// # Errors
+    /// [`RoundError::NoSuchRound`], [`RoundError::Ended`] when it was ended before (the first end stands),
+    /// [`RoundError::Store`], [`RoundError::Closed`].
+    pub async fn end_round(&self, round: RoundId, end: RoundEnd) -> Result<(), RoundError> {
+        self.ask(|reply| Command::EndRound { round, end, reply }).await
+    }
+
+    /// Makes the complete transaction of a taker's round durable ([`RoundEvent::Signed`]). Nothing is sent by this.
+    ///
+    /// `send` says whether we are going to send it: then it is ours like a payment, and after a power cut it is sent
+    /// when the wallet is opened again. Without `send` it is kept for others to send, and we send it only after
+    /// [`WalletHandle::send_round_transaction`]. Keeping the same transaction again changes nothing but that.
+    ///
+    /// # Errors
+    /// [`RoundError::WrongTransaction`], [`RoundError::NotHeld`], [`RoundError::OutOfOrder`] for a maker's round,
+    /// [`RoundError::NoSuchRound`], [`RoundError::Ended`], [`RoundError::TooLarge`], [`RoundError::Store`],
+    /// [`RoundError::Closed`].
+    pub async fn keep_transaction(
+        &self,
+        round: RoundId,
+        transaction: Transaction,
+        sums: RoundSums,
+        send: bool,
+    ) -> Result<(), RoundError> {
+        let (transaction, sums) = (Box::new(transaction), Box::new(sums));
+        self.ask(|reply| Command::KeepTransaction { round, transaction, sums, send, reply }).await
+    }
+
+    /// Gives the complete transaction of a taker's round to the server. From then on it is sent with each block until
+    /// the server lists it, also after a restart. May be called again, and when the conversation is over: a person
+    /// may decide to send what others were to send. Runs to its end even if the caller goes away. Must be called on
+    /// a tokio runtime.
+    ///
+    /// # Errors
+    /// [`RoundError::OutOfOrder`] when there is no complete transaction or it is settled,
+    /// [`RoundError::NoSuchRound`], [`RoundError::MakerOnly`], [`RoundError::Store`], [`RoundError::Closed`].
+    pub async fn send_round_transaction(&self, round: RoundId) -> Result<RoundSent, RoundError> {
+        let task = tokio::spawn(send::run_round(self.clone(), round));
+        // The join fails only if the runtime ends or the task panics; its lock guard has reported then.
+        task.await.unwrap_or(Err(RoundError::Closed))
+    }
+
+    /// Certifies a key with the key of a fidelity bond of ours, unspent and confirmed, frozen or not. `expiry` is in
+    /// periods of 2016 blocks.
+    ///
+    /// # Errors
+    /// [`RoundError::Unusable`], [`RoundError::KeyCheck`], [`RoundError::Closed`].
+    pub async fn certify_bond(
+        &self,
+        outpoint: OutPoint,
+        cert_key: PublicKey,
+        expiry: u16,
+    ) -> Result<BondCertificate, RoundError> {
+        self.ask(|reply| Command::CertifyBond { outpoint, cert_key, expiry, reply }).await
+    }
+}

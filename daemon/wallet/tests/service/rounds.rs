@@ -1,0 +1,785 @@
+//! Coinjoin rounds: who holds which coin, what is durable before what, and what becomes of what was signed.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bdk_wallet::bitcoin::consensus::encode::serialize;
+use bdk_wallet::bitcoin::{Address, Amount, OutPoint, ScriptBuf, Transaction, Txid};
+use joinery_wallet::round::{
+    Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundRole, RoundSums,
+};
+use joinery_wallet::service::{
+    RoundError, RoundNews, RoundSent, SendError, SendRequest, ServiceError, SessionMode, Unusable,
+    WalletEvent, WalletHandle,
+};
+use joinery_wallet::snapshot::Snapshot;
+use joinery_wallet::store::{Fact, OwnTxState, Store};
+use joinery_wallet::types::{Branch, Mixdepth, Network, WalletType};
+use tokio::sync::broadcast;
+
+use crate::fake_chain::OnBroadcast;
+use crate::rig::{As, M0, Rig, at, coin, eventually, foreign, out, payment, spend, until};
+
+pub(crate) fn clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+pub(crate) fn begin(role: RoundRole, mixdepth: u8) -> RoundBegin {
+    RoundBegin {
+        role,
+        time: clock(),
+        mixdepth,
+        amount: 50_000,
+        counterparties: 1,
+        destination: String::new(),
+        nick: "J5nick".to_owned(),
+    }
+}
+
+pub(crate) fn end(code: &str) -> RoundEnd {
+    RoundEnd { code: code.to_owned(), text: "It ended.".to_owned(), time: clock() }
+}
+
+pub(crate) fn round(wallet: &WalletHandle, id: RoundId) -> std::sync::Arc<Round> {
+    wallet.rounds().iter().find(|round| round.id == id).expect("round").clone()
+}
+
+fn find(snapshot: &Snapshot, id: RoundId) -> &Round {
+    snapshot.rounds.iter().find(|round| round.id == id).expect("round")
+}
+
+/// A wallet with a confirmed coin of 100 000 satoshi for each salt, in mixdepth 0.
+async fn funded(rig: &Rig, salts: &[u8]) -> (WalletHandle, Vec<OutPoint>) {
+    let wallet = rig.ready(As::Fresh).await;
+    let mut txs = Vec::new();
+    for salt in salts {
+        let address = wallet.issue_address(M0, Branch::External).await.expect("issued");
+        txs.push(payment(*salt, &[out(&address, 100_000)]));
+    }
+    rig.chain.mine(&txs.iter().collect::<Vec<_>>());
+    rig.chain.look().await;
+    until(&wallet, "funds", |s| s.coins.len() == salts.len()).await;
+    (wallet, txs.iter().map(|tx| at(tx, 0)).collect())
+}
+
+/// A maker's round up to the point where its coins and scripts are shown: coinjoin and change script.
+pub(crate) async fn revealed(
+    wallet: &WalletHandle,
+    coins: &[OutPoint],
+    commitment: u8,
+) -> (RoundId, [ScriptBuf; 2]) {
+    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    wallet.reserve(id, coins.to_vec()).await.expect("reserved");
+    let cj = wallet.issue_address(Mixdepth(1), Branch::Internal).await.expect("issued");
+    let change = wallet.issue_address(M0, Branch::Internal).await.expect("issued");
+    let scripts = [cj.script_pubkey(), change.script_pubkey()];
+    let event = RoundEvent::Revealed { scripts: scripts.to_vec(), commitment: [commitment; 32] };
+    wallet.record_round(id, event).await.expect("recorded");
+    (id, scripts)
+}
+
+/// A coinjoin of two that spends one coin of ours, worth 100 000 satoshi, and earns us 100.
+pub(crate) fn coinjoin(coin: OutPoint, scripts: &[ScriptBuf; 2], salt: u8) -> Transaction {
+    let stranger = OutPoint { txid: payment(salt, &[]).compute_txid(), vout: 0 };
+    let outputs = [
+        (scripts[0].clone(), 50_000),
+        (scripts[1].clone(), 50_100),
+        (foreign(salt), 50_000),
+        (foreign(salt.wrapping_add(1)), 7_000),
+    ];
+    spend(&[stranger, coin], &outputs)
+}
+
+pub(crate) fn earning(sats: i64) -> RoundSums {
+    RoundSums { amount: 50_000, cost: -sats, ..RoundSums::default() }
+}
+
+pub(crate) fn signed(tx: &Transaction, time: u64) -> RoundEvent {
+    RoundEvent::Signed { txid: tx.compute_txid(), raw: serialize(tx), sums: earning(100), time }
+}
+
+/// A taker's transaction over one of its coins, with something that looks like signatures.
+pub(crate) fn complete(coin: OutPoint, change: &Address, salt: u8) -> Transaction {
+    let stranger = OutPoint { txid: payment(salt, &[]).compute_txid(), vout: 0 };
+    let outputs = [
+        (foreign(salt), 50_000),
+        (foreign(salt.wrapping_add(1)), 50_000),
+        (foreign(salt.wrapping_add(2)), 9_000),
+        (change.script_pubkey(), 49_000),
+    ];
+    let mut tx = spend(&[stranger, coin], &outputs);
+    tx.input.iter_mut().for_each(|input| input.witness.push([1; 72]));
+    tx
+}
+
+pub(crate) fn news(events: &mut broadcast::Receiver<WalletEvent>) -> Vec<RoundNews> {
+    let mut out = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let WalletEvent::Round { what, .. } = event {
+            out.push(what);
+        }
+    }
+    out
+}
+
+fn send_request(rig: &Rig, amount: Option<u64>, inputs: Option<Vec<OutPoint>>) -> SendRequest {
+    SendRequest {
+        mixdepth: M0,
+        amount: amount.map(Amount::from_sat),
+        destination: Address::from_script(&foreign(200), rig.network.bitcoin()).expect("address"),
+        fees: None,
+        inputs,
+    }
+}
+
+fn why(result: Result<(), RoundError>) -> Unusable {
+    match result {
+        Err(RoundError::Unusable { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_reserved_coin_is_nobody_elses_until_the_round_ends() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2]).await;
+    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    assert_eq!(id, RoundId(1));
+    wallet.reserve(id, vec![coins[0]]).await.expect("reserved");
+    wallet.reserve(id, vec![coins[0]]).await.expect("once more changes nothing");
+    let snapshot = wallet.snapshot();
+    assert!(coin(&snapshot, coins[0]).expect("coin").locked);
+    assert!(!coin(&snapshot, coins[1]).expect("coin").locked);
+    assert_eq!(round(&wallet, id).coins, [coins[0]]);
+
+    // Nobody else gets it: another round, a payment of its coin, a payment that would need it, a sweep, a person.
+    let other = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    assert_eq!(why(wallet.reserve(other, coins.clone()).await), Unusable::Held);
+    assert!(!coin(&wallet.snapshot(), coins[1]).expect("coin").locked, "all or none");
+    let paid = wallet.direct_send(send_request(&rig, Some(40_000), Some(vec![coins[0]]))).await;
+    assert!(matches!(paid, Err(SendError::UnusableInput { outpoint, .. }) if outpoint == coins[0]));
+    let paid = wallet.direct_send(send_request(&rig, Some(120_000), None)).await;
+    assert!(matches!(paid, Err(SendError::InsufficientFunds { .. })), "{paid:?}");
+    let frozen = wallet.set_frozen(vec![(coins[1], true), (coins[0], true)]).await;
+    assert!(matches!(frozen, Err(ServiceError::HeldByRound { outpoint, round })
+            if outpoint == coins[0] && round == id));
+    assert!(!coin(&wallet.snapshot(), coins[1]).expect("coin").frozen, "all or none");
+    wallet.set_frozen(vec![(coins[0], false)]).await.expect("nothing changes");
+    let swept = wallet.direct_send(send_request(&rig, None, None)).await.expect("the other coin");
+    assert_eq!(swept.transaction.input.len(), 1);
+    assert_eq!(swept.transaction.input[0].previous_output, coins[1]);
+
+    wallet.end_round(id, end("not_filled")).await.expect("ended");
+    assert!(!coin(&wallet.snapshot(), coins[0]).expect("coin").locked);
+    let again = wallet.end_round(id, end("other")).await;
+    assert!(matches!(again, Err(RoundError::Ended(ended)) if ended == id));
+    assert_eq!(round(&wallet, id).end.as_ref().expect("ended").code, "not_filled");
+    wallet.reserve(other, vec![coins[0]]).await.expect("free again");
+    wallet.record_round(other, RoundEvent::Released).await.expect("nothing is signed");
+    assert!(!coin(&wallet.snapshot(), coins[0]).expect("coin").locked);
+    wallet.set_frozen(vec![(coins[0], true)]).await.expect("free");
+}
+
+#[tokio::test]
+async fn only_whole_coins_of_the_rounds_own_mixdepth_are_held() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2, 3]).await;
+    let bond = wallet.bond_address(959).await.expect("bond");
+    let bond = payment(10, &[out(&bond, 70_000)]);
+    let elsewhere = wallet.issue_address(Mixdepth(2), Branch::External).await.expect("issued");
+    let elsewhere = payment(11, &[out(&elsewhere, 70_000)]);
+    let spent = spend(&[coins[2]], &[(foreign(1), 99_000)]);
+    rig.chain.mine(&[&bond, &elsewhere, &spent]);
+    rig.chain.look().await;
+    until(&wallet, "all", |s| s.coins.len() == 4).await;
+    wallet.set_frozen(vec![(coins[1], true)]).await.expect("free");
+    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    let unknown = OutPoint { txid: payment(99, &[]).compute_txid(), vout: 7 };
+    for (outpoint, reason) in [
+        (unknown, Unusable::Unknown),
+        (coins[2], Unusable::Spent),
+        (coins[1], Unusable::Frozen),
+        (at(&bond, 0), Unusable::Bond),
+        (at(&elsewhere, 0), Unusable::Mixdepth),
+    ] {
+        let result = wallet.reserve(id, vec![coins[0], outpoint]).await;
+        assert!(
+            matches!(&result, Err(RoundError::Unusable { outpoint: named, reason: why })
+                if *named == outpoint && *why == reason),
+            "{result:?}"
+        );
+        assert!(!coin(&wallet.snapshot(), coins[0]).expect("coin").locked, "all or none");
+    }
+    let many = (0..600).map(|vout| OutPoint { vout, ..unknown }).collect();
+    assert!(matches!(wallet.reserve(id, many).await, Err(RoundError::TooLarge { .. })));
+    let none = wallet.reserve(RoundId(77), vec![coins[0]]).await;
+    assert!(matches!(none, Err(RoundError::NoSuchRound(RoundId(77)))));
+    let no_account = wallet.begin_round(begin(RoundRole::Taker, 9)).await;
+    assert!(matches!(no_account, Err(RoundError::NoSuchMixdepth(Mixdepth(9)))));
+}
+
+#[tokio::test]
+async fn nested_coins_are_no_coinjoin_coins() {
+    let rig = Rig::on(Network::Regtest, WalletType::NestedSegwit, 1..=110);
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    assert_eq!(why(wallet.reserve(id, coins).await), Unusable::Script);
+}
+
+#[tokio::test]
+async fn keys_are_handed_out_for_coins_that_the_round_holds_and_no_others() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2]).await;
+    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    wallet.reserve(id, vec![coins[0]]).await.expect("reserved");
+    let own = wallet.coinjoin_coins(id, vec![coins[0]]).await.expect("held");
+    let snapshot = wallet.snapshot();
+    let held = coin(&snapshot, coins[0]).expect("coin");
+    assert_eq!((own[0].outpoint, own[0].value), (coins[0], 100_000));
+    assert_eq!(*own[0].script(), held.script);
+    let other = wallet.coinjoin_coins(id, coins.clone()).await;
+    assert!(matches!(other, Err(RoundError::NotHeld { outpoint, .. }) if outpoint == coins[1]));
+    let foreign_round = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    let other = wallet.coinjoin_coins(foreign_round, vec![coins[0]]).await;
+    assert!(matches!(other, Err(RoundError::NotHeld { .. })));
+    wallet.end_round(id, end("stopped")).await.expect("ended");
+    let over = wallet.coinjoin_coins(id, vec![coins[0]]).await;
+    assert!(matches!(over, Err(RoundError::Ended(_))));
+}
+
+#[tokio::test]
+async fn a_commitment_is_used_once_and_with_the_event() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    let sent = |index, byte: u8| RoundEvent::CommitmentSent {
+        outpoint: Some(coins[0]),
+        index,
+        commitment: [byte; 32],
+    };
+    wallet.record_round(id, sent(0, 1)).await.expect("recorded");
+    let snapshot = wallet.snapshot();
+    assert_eq!(coin(&snapshot, coins[0]).expect("coin").commitments_used, [0]);
+    for event in [sent(0, 2), sent(1, 1)] {
+        let again = wallet.record_round(id, event).await;
+        assert!(matches!(again, Err(RoundError::CommitmentUsed)), "{again:?}");
+    }
+    wallet.record_round(id, sent(2, 3)).await.expect("recorded");
+    let snapshot = wallet.snapshot();
+    let used = coin(&snapshot, coins[0]).expect("coin");
+    assert_eq!((used.commitments_used.as_slice(), used.tries()), ([0, 2].as_slice(), 3));
+    // Both facts are of one record: neither is there without the other.
+    let facts = rig.store.recorded();
+    let event = facts.iter().position(|fact| {
+        matches!(fact, Fact::Round { event: RoundEvent::CommitmentSent { .. }, .. })
+    });
+    let used = facts.iter().position(|fact| matches!(fact, Fact::CommitmentUsed { .. }));
+    assert_eq!(used.expect("used") + 1, event.expect("event"));
+    let maker = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    let wrong = wallet.record_round(maker, sent(1, 9)).await;
+    assert!(matches!(wrong, Err(RoundError::OutOfOrder(_))));
+}
+
+#[tokio::test]
+async fn events_that_are_not_for_a_role_are_refused() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    let txid = coins[0].txid;
+    for event in [
+        RoundEvent::Begun(begin(RoundRole::Maker, 0)),
+        RoundEvent::Reserved { outpoints: coins.clone() },
+        RoundEvent::Shown { txid, sums: earning(1) },
+        RoundEvent::Seen { txid, time: 1 },
+        RoundEvent::Confirmed { txid, height: 1, time: 1 },
+        RoundEvent::Abandoned { time: 1 },
+        RoundEvent::Ended(end("x")),
+    ] {
+        let result = wallet.record_round(id, event.clone()).await;
+        assert!(matches!(result, Err(RoundError::OutOfOrder(_))), "{event:?}");
+    }
+    let facts = rig.store.recorded();
+    assert_eq!(facts.iter().filter(|fact| matches!(fact, Fact::Round { .. })).count(), 1);
+}
+
+#[tokio::test]
+async fn scripts_are_shown_to_one_taker_only() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2]).await;
+    let (first, scripts) = revealed(&wallet, &coins[..1], 1).await;
+    wallet.end_round(first, end("timeout")).await.expect("ended");
+    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    let show = |scripts: &[ScriptBuf], byte| RoundEvent::Revealed {
+        scripts: scripts.to_vec(),
+        commitment: [byte; 32],
+    };
+    let again = wallet.record_round(id, show(&scripts, 2)).await;
+    assert!(matches!(again, Err(RoundError::ScriptUsed)), "{again:?}");
+    wallet.record_round(id, show(&scripts, 1)).await.expect("the same commitment");
+    let foreign = wallet.record_round(id, show(&[foreign(1)], 1)).await;
+    assert!(matches!(foreign, Err(RoundError::OutOfOrder(_))));
+}
+
+#[tokio::test]
+async fn a_maker_signs_nothing_that_costs_it_money() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2, 3]).await;
+    let (id, scripts) = revealed(&wallet, &coins[..2], 1).await;
+    let good = |extra: u64| {
+        let outputs =
+            [(scripts[0].clone(), 50_000), (scripts[1].clone(), 150_000 + extra), (foreign(9), 1)];
+        spend(&[coins[0], coins[1]], &outputs)
+    };
+    let event = |tx: &Transaction, earned: i64| RoundEvent::Signed {
+        txid: tx.compute_txid(),
+        raw: serialize(tx),
+        sums: earning(earned),
+        time: clock(),
+    };
+    let wrong = |result: Result<(), RoundError>, why: &str| match result {
+        Err(RoundError::WrongTransaction(text)) => assert!(text.contains(why), "{text}"),
+        other => panic!("{other:?}"),
+    };
+    wrong(wallet.record_round(id, event(&good(0), 1)).await, "less than was agreed");
+    wrong(wallet.record_round(id, event(&good(99), 100)).await, "less than was agreed");
+    wrong(wallet.record_round(id, event(&good(100), -1)).await, "costs us money");
+    let mut theft = good(0);
+    theft.output[1].value = Amount::from_sat(1);
+    wrong(wallet.record_round(id, event(&theft, 0)).await, "less than was agreed");
+    let one = spend(&[coins[0]], &[(scripts[0].clone(), 500_000)]);
+    wrong(wallet.record_round(id, event(&one, 0)).await, "all coins");
+    let none = spend(&[OutPoint { vout: 9, ..coins[0] }], &[(scripts[0].clone(), 500_000)]);
+    wrong(wallet.record_round(id, event(&none, 0)).await, "no coin");
+    let foreign = spend(&coins, &[(scripts[0].clone(), 500_000)]);
+    let held = wallet.record_round(id, event(&foreign, 0)).await;
+    assert!(matches!(held, Err(RoundError::NotHeld { outpoint, .. }) if outpoint == coins[2]));
+    let RoundEvent::Signed { raw, sums, time, .. } = event(&good(100), 100) else { panic!() };
+    let other = RoundEvent::Signed { txid: coins[0].txid, raw, sums, time };
+    wrong(wallet.record_round(id, other).await, "another id");
+    assert!(round(&wallet, id).signed.is_empty());
+
+    for extra in [100, 101, 102] {
+        wallet.record_round(id, event(&good(extra), 100)).await.expect("good");
+    }
+    wallet.record_round(id, event(&good(102), 100)).await.expect("the same again");
+    let fourth = wallet.record_round(id, event(&good(103), 100)).await;
+    assert!(matches!(fourth, Err(RoundError::OutOfOrder(_))));
+    let released = wallet.record_round(id, RoundEvent::Released).await;
+    assert!(matches!(released, Err(RoundError::OutOfOrder(_))));
+    wallet.end_round(id, end("complete")).await.expect("ended");
+    assert!(coin(&wallet.snapshot(), coins[0]).expect("coin").locked, "signed coins stay held");
+}
+
+#[tokio::test]
+async fn a_signed_round_is_followed_into_a_block_and_out_of_it() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let mut events = wallet.events();
+    let (id, scripts) = revealed(&wallet, &coins, 1).await;
+    let tx = coinjoin(coins[0], &scripts, 50);
+    let txid = tx.compute_txid();
+    wallet.record_round(id, signed(&tx, clock())).await.expect("signed");
+    wallet.end_round(id, end("complete")).await.expect("ended");
+    rig.chain.place(&tx, None);
+    rig.chain.look().await;
+    let snapshot = until(&wallet, "seen", |s| find(s, id).seen.is_some()).await;
+    let seen = find(&snapshot, id).seen.expect("seen");
+    assert_eq!(seen.0, txid);
+    assert!(coin(&snapshot, coins[0]).is_none());
+    rig.chain.mine(&[&tx]);
+    rig.chain.look().await;
+    let snapshot = until(&wallet, "confirmed", |s| find(s, id).confirmed.is_some()).await;
+    assert!(find(&snapshot, id).is_over());
+    assert_eq!(find(&snapshot, id).confirmed.map(|(height, _)| height), Some(112));
+    wallet.record_round(id, RoundEvent::Accounted).await.expect("accounted");
+    wallet.record_round(id, RoundEvent::Accounted).await.expect("once");
+    // The block is replaced; the transaction goes back to the mempool.
+    rig.chain.reorganise(1);
+    rig.chain.look().await;
+    let snapshot = until(&wallet, "unconfirmed", |s| find(s, id).confirmed.is_none()).await;
+    assert_eq!(find(&snapshot, id).seen, Some(seen), "the first sighting stays");
+    assert!(find(&snapshot, id).accounted);
+    rig.chain.mine(&[&tx]);
+    rig.chain.look().await;
+    until(&wallet, "confirmed again", |s| find(s, id).confirmed.is_some_and(|(h, _)| h == 114))
+        .await;
+    assert_eq!(
+        news(&mut events),
+        [
+            RoundNews::Begun,
+            RoundNews::Coins,
+            RoundNews::Step,
+            RoundNews::Signed,
+            RoundNews::Ended,
+            RoundNews::Seen { txid },
+            RoundNews::Confirmed { txid, height: 112 },
+            RoundNews::Accounted,
+            RoundNews::Seen { txid },
+            RoundNews::Confirmed { txid, height: 114 },
+        ]
+    );
+    // Opened again from nothing but the facts, nothing is claimed anew.
+    let facts = rig.store.recorded().len();
+    wallet.close().await;
+    let wallet = rig.ready(As::Known).await;
+    assert_eq!(round(&wallet, id).confirmed.map(|(height, _)| height), Some(114));
+    assert_eq!(rig.store.recorded().len(), facts, "{:?}", &rig.store.recorded()[facts..]);
+}
+
+#[tokio::test]
+async fn a_confirmed_round_that_vanishes_in_a_reorganisation_holds_its_coins_again() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let (id, scripts) = revealed(&wallet, &coins, 1).await;
+    let tx = coinjoin(coins[0], &scripts, 50);
+    wallet.record_round(id, signed(&tx, clock())).await.expect("signed");
+    rig.chain.mine(&[&tx]);
+    rig.chain.look().await;
+    until(&wallet, "confirmed", |s| find(s, id).confirmed.is_some()).await;
+    rig.chain.reorganise(1);
+    rig.chain.forget(tx.compute_txid());
+    rig.chain.look().await;
+    let snapshot = until(&wallet, "gone", |s| find(s, id).confirmed.is_none()).await;
+    assert!(find(&snapshot, id).holds_coins());
+    let free = coin(&snapshot, coins[0]).expect("unspent again");
+    assert!(free.locked, "but not free");
+    // Somebody else's transaction over the same coin confirms: now it is settled.
+    rig.chain.mine(&[&spend(&coins, &[(foreign(1), 90_000)])]);
+    rig.chain.look().await;
+    until(&wallet, "beaten", |s| find(s, id).abandoned).await;
+}
+
+#[tokio::test]
+async fn a_makers_coins_are_free_when_nobody_sees_the_transaction_in_time() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2]).await;
+    let mut ids = Vec::new();
+    let mut txs = Vec::new();
+    for (n, age) in [(0, 3500), (1, 3601)] {
+        let (id, scripts) =
+            revealed(&wallet, &coins[n..=n], 1 + u8::try_from(n).expect("small")).await;
+        let tx = coinjoin(coins[n], &scripts, 50);
+        wallet.record_round(id, signed(&tx, clock() - age)).await.expect("signed");
+        wallet.end_round(id, end("complete")).await.expect("ended");
+        ids.push(id);
+        txs.push(tx);
+    }
+    rig.chain.mine(&[&payment(
+        9,
+        &[out(&wallet.issue_address(M0, Branch::External).await.expect("issued"), 1000)],
+    )]);
+    rig.chain.look().await;
+    let snapshot = until(&wallet, "given up", |s| find(s, ids[1]).abandoned).await;
+    assert!(!coin(&snapshot, coins[1]).expect("coin").locked);
+    assert!(coin(&snapshot, coins[0]).expect("coin").locked, "still in time");
+    assert!(!find(&snapshot, ids[0]).abandoned);
+    // It appears all the same.
+    rig.chain.place(&txs[1], None);
+    rig.chain.look().await;
+    let snapshot = until(&wallet, "late", |s| find(s, ids[1]).seen.is_some()).await;
+    assert!(!find(&snapshot, ids[1]).abandoned);
+    rig.chain.mine(&[&txs[1]]);
+    rig.chain.look().await;
+    until(&wallet, "confirmed", |s| find(s, ids[1]).confirmed.is_some()).await;
+}
+
+#[tokio::test]
+async fn a_seen_transaction_that_vanished_is_given_up_after_three_days() {
+    for (age, abandoned) in [(71, false), (73, true)] {
+        let rig = Rig::new();
+        let (wallet, coins) = funded(&rig, &[1, 2]).await;
+        let (id, scripts) = revealed(&wallet, &coins[..1], 1).await;
+        let tx = coinjoin(coins[0], &scripts, 50);
+        let then = clock() - age * 3600;
+        wallet.record_round(id, signed(&tx, then)).await.expect("signed");
+        wallet.close().await;
+        let event = RoundEvent::Seen { txid: tx.compute_txid(), time: then };
+        rig.store.reopen().record(&[Fact::Round { round: id.0, event }]).expect("works");
+        let wallet = rig.ready(As::Known).await;
+        let snapshot = wallet.snapshot();
+        assert_eq!(find(&snapshot, id).abandoned, abandoned, "{age} hours");
+        assert_eq!(coin(&snapshot, coins[0]).expect("coin").locked, !abandoned);
+    }
+}
+
+#[tokio::test]
+async fn another_id_with_the_same_outputs_is_the_same_coinjoin() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let (id, scripts) = revealed(&wallet, &coins, 1).await;
+    let tx = coinjoin(coins[0], &scripts, 50);
+    wallet.record_round(id, signed(&tx, clock())).await.expect("signed");
+    let mut final_tx = tx.clone();
+    final_tx.input[0].script_sig = ScriptBuf::from_bytes(vec![0x16; 23]);
+    assert_ne!(final_tx.compute_txid(), tx.compute_txid());
+    rig.chain.mine(&[&final_tx]);
+    rig.chain.look().await;
+    let snapshot = until(&wallet, "confirmed", |s| find(s, id).confirmed.is_some()).await;
+    assert_eq!(find(&snapshot, id).seen.map(|(txid, _)| txid), Some(final_tx.compute_txid()));
+    assert_eq!(find(&snapshot, id).sums, earning(100));
+}
+
+/// Opens a taker's round over a coin, with the transaction complete and kept.
+async fn kept(
+    wallet: &WalletHandle,
+    coin: OutPoint,
+    salt: u8,
+    send: bool,
+) -> (RoundId, Transaction) {
+    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    wallet.reserve(id, vec![coin]).await.expect("reserved");
+    let change = wallet.issue_address(M0, Branch::Internal).await.expect("issued");
+    let tx = complete(coin, &change, salt);
+    let event = RoundEvent::Shown { txid: tx.compute_txid(), sums: earning(-900) };
+    wallet.record_round(id, event).await.expect("recorded");
+    wallet.keep_transaction(id, tx.clone(), earning(-900), send).await.expect("kept");
+    (id, tx)
+}
+
+fn own_state(rig: &Rig, txid: Txid) -> Option<OwnTxState> {
+    rig.store.reopen().facts().own_txs.get(&txid).map(|own| own.state)
+}
+
+#[tokio::test]
+async fn what_others_send_is_kept_and_not_sent_by_us() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let (id, tx) = kept(&wallet, coins[0], 50, false).await;
+    wallet.end_round(id, end("complete")).await.expect("ended");
+    rig.chain.mine(&[]);
+    rig.chain.look().await;
+    until(&wallet, "block", |s| s.height() == Some(112)).await;
+    wallet.close().await;
+    let wallet = rig.ready(As::Known).await;
+    assert_eq!(rig.chain.broadcasts().len(), 0);
+    let snapshot = wallet.snapshot();
+    assert!(coin(&snapshot, coins[0]).expect("not spent yet").locked);
+    assert_eq!(find(&snapshot, id).signed.len(), 1);
+    // A maker sends it.
+    rig.chain.place(&tx, None);
+    rig.chain.look().await;
+    let snapshot = until(&wallet, "seen", |s| find(s, id).seen.is_some()).await;
+    assert!(coin(&snapshot, coins[0]).is_none());
+    assert_eq!(rig.chain.broadcasts().len(), 0);
+    assert_eq!(own_state(&rig, tx.compute_txid()), None);
+}
+
+#[tokio::test]
+async fn what_we_send_is_sent_until_it_is_listed() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let (id, tx) = kept(&wallet, coins[0], 50, true).await;
+    let txid = tx.compute_txid();
+    assert_eq!(own_state(&rig, txid), Some(OwnTxState::Built), "durable before it is sent");
+    rig.chain.on_broadcast(OnBroadcast::Lost);
+    assert_eq!(wallet.send_round_transaction(id).await.expect("tried"), RoundSent::Unknown);
+    assert!(round(&wallet, id).seen.is_none(), "sent is not seen");
+    wallet.end_round(id, end("unknown")).await.expect("ended");
+    wallet.close().await;
+    rig.chain.on_broadcast(OnBroadcast::Accept { listed: true });
+    let wallet = rig.ready(As::Known).await;
+    let snapshot = until(&wallet, "seen", |s| find(s, id).seen.is_some()).await;
+    assert!(coin(&snapshot, coins[0]).is_none());
+    assert_eq!(rig.chain.broadcasts().len(), 2);
+    assert_eq!(rig.chain.broadcasts()[1], tx);
+    rig.chain.mine(&[&tx]);
+    rig.chain.look().await;
+    until(&wallet, "confirmed", |s| find(s, id).confirmed.is_some()).await;
+    let settled = wallet.send_round_transaction(id).await;
+    assert!(matches!(settled, Err(RoundError::OutOfOrder(_))));
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_kept_can_be_sent_later_and_after_a_refusal() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let (id, tx) = kept(&wallet, coins[0], 50, false).await;
+    wallet.end_round(id, end("not_broadcast")).await.expect("ended");
+    rig.chain.on_broadcast(OnBroadcast::Reject("min relay fee not met"));
+    let sent = wallet.send_round_transaction(id).await.expect("tried");
+    assert_eq!(sent, RoundSent::Rejected { text: "min relay fee not met".to_owned() });
+    let held = wallet.snapshot();
+    assert!(coin(&held, coins[0]).expect("not spent").locked, "others may still send it");
+    rig.chain.on_broadcast(OnBroadcast::Accept { listed: false });
+    assert_eq!(wallet.send_round_transaction(id).await.expect("tried"), RoundSent::Accepted);
+    assert!(coin(&wallet.snapshot(), coins[0]).is_none());
+    rig.chain.look().await;
+    until(&wallet, "seen", |s| find(s, id).seen.is_some()).await;
+    // Others were faster: whatever the server says of ours, it is there.
+    rig.chain.on_broadcast(OnBroadcast::Reject("txn-already-in-mempool"));
+    wallet.send_round_transaction(id).await.expect("tried");
+    assert_eq!(own_state(&rig, tx.compute_txid()), Some(OwnTxState::Broadcast));
+    assert!(coin(&wallet.snapshot(), coins[0]).is_none());
+}
+
+#[tokio::test]
+async fn a_takers_transaction_must_be_of_its_round_and_signed() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2]).await;
+    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    wallet.reserve(id, vec![coins[0]]).await.expect("reserved");
+    let change = wallet.issue_address(M0, Branch::Internal).await.expect("issued");
+    let other = complete(coins[1], &change, 50);
+    let result = wallet.keep_transaction(id, other, earning(-1), true).await;
+    assert!(matches!(result, Err(RoundError::NotHeld { .. })), "{result:?}");
+    let mut bare = complete(coins[0], &change, 50);
+    bare.input[0].witness.clear();
+    let result = wallet.keep_transaction(id, bare, earning(-1), true).await;
+    assert!(matches!(result, Err(RoundError::WrongTransaction(_))));
+    let nothing = wallet.send_round_transaction(id).await;
+    assert!(matches!(nothing, Err(RoundError::OutOfOrder(_))));
+    let (maker, _) = revealed(&wallet, &coins[1..], 1).await;
+    let tx = complete(coins[1], &change, 50);
+    let result = wallet.keep_transaction(maker, tx, earning(1), false).await;
+    assert!(matches!(result, Err(RoundError::OutOfOrder(_))));
+    assert!(rig.chain.broadcasts().is_empty());
+}
+
+#[tokio::test]
+async fn a_takers_transaction_that_another_one_beats_is_given_up_and_not_sent_again() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let (id, tx) = kept(&wallet, coins[0], 50, true).await;
+    rig.chain.on_broadcast(OnBroadcast::Lost);
+    wallet.send_round_transaction(id).await.expect("tried");
+    rig.chain.mine(&[&spend(&coins, &[(foreign(1), 90_000)])]);
+    rig.chain.look().await;
+    until(&wallet, "beaten", |s| find(s, id).abandoned).await;
+    assert_eq!(own_state(&rig, tx.compute_txid()), Some(OwnTxState::Rejected));
+    let sent = rig.chain.broadcasts().len();
+    wallet.close().await;
+    let wallet = rig.ready(As::Known).await;
+    rig.chain.mine(&[]);
+    rig.chain.look().await;
+    until(&wallet, "block", |s| s.height() == Some(113)).await;
+    assert_eq!(rig.chain.broadcasts().len(), sent);
+}
+
+#[tokio::test]
+async fn a_power_cut_frees_what_was_not_signed_and_keeps_what_was() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2, 3]).await;
+    let (open, _) = revealed(&wallet, &coins[..1], 1).await;
+    let (maker, scripts) = revealed(&wallet, &coins[1..2], 2).await;
+    let tx = coinjoin(coins[1], &scripts, 50);
+    wallet.record_round(maker, signed(&tx, clock())).await.expect("signed");
+    let (taker, _) = kept(&wallet, coins[2], 60, false).await;
+    drop(wallet);
+    let wallet = rig.open(As::Known).await;
+    // At once, before anything is heard of the chain.
+    let snapshot = wallet.snapshot();
+    for id in [open, maker, taker] {
+        assert_eq!(find(&snapshot, id).end.as_ref().expect("ended").code, "interrupted");
+    }
+    let locked = |n: usize| coin(&snapshot, coins[n]).expect("coin").locked;
+    assert_eq!([locked(0), locked(1), locked(2)], [false, true, true]);
+    assert!(find(&snapshot, open).is_over());
+    let next = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    assert_eq!(next, RoundId(4), "numbers are never used twice");
+}
+
+#[tokio::test]
+async fn a_failing_store_lets_nothing_leave() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let (id, scripts) = revealed(&wallet, &coins, 1).await;
+    rig.store.set_failing(true);
+    let begun = wallet.begin_round(begin(RoundRole::Taker, 0)).await;
+    assert!(matches!(begun, Err(RoundError::Store(_))));
+    let tx = coinjoin(coins[0], &scripts, 50);
+    let result = wallet.record_round(id, signed(&tx, clock())).await;
+    assert!(matches!(result, Err(RoundError::Store(_))));
+    assert!(round(&wallet, id).signed.is_empty());
+    assert!(matches!(wallet.end_round(id, end("x")).await, Err(RoundError::Store(_))));
+    assert!(coin(&wallet.snapshot(), coins[0]).expect("coin").locked, "nothing was let go");
+    rig.store.set_failing(false);
+    wallet.end_round(id, end("x")).await.expect("works again");
+}
+
+#[tokio::test]
+async fn a_wallet_opened_for_the_maker_refuses_everything_else() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let (taker, _) = kept(&wallet, coins[0], 50, false).await;
+    wallet.close().await;
+    let mut options = rig.options(As::Known);
+    options.mode = SessionMode::MakerOnly;
+    let wallet = rig.open_with(Box::new(rig.store.reopen()), options).await;
+    until(&wallet, "caught up", |s| s.sync.complete).await;
+    let paid = wallet.direct_send(send_request(&rig, Some(10_000), None)).await;
+    assert!(matches!(paid, Err(SendError::MakerOnly)), "{paid:?}");
+    assert!(matches!(wallet.seed().await, Err(ServiceError::MakerOnly)));
+    let text = wallet.sign_message("m/84'/1'/0'/0/0", "hello").await;
+    assert!(matches!(text, Err(ServiceError::MakerOnly)));
+    let begun = wallet.begin_round(begin(RoundRole::Taker, 0)).await;
+    assert!(matches!(begun, Err(RoundError::MakerOnly)));
+    let sent = wallet.send_round_transaction(taker).await;
+    assert!(matches!(sent, Err(RoundError::MakerOnly)));
+    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    let held = wallet.reserve(id, coins).await;
+    assert_eq!(why(held), Unusable::Held, "the taker's round still has it");
+    assert!(rig.chain.broadcasts().is_empty());
+}
+
+#[tokio::test]
+async fn bonds_are_certified_while_they_are_unspent_and_confirmed() {
+    use bdk_wallet::bitcoin::secp256k1::SecretKey;
+    use joinery_proto::bond_proof::BondProof;
+    use joinery_proto::fidelity_bond::locktime_of_month;
+
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let address = wallet.bond_address(959).await.expect("bond");
+    let bond = payment(10, &[out(&address, 70_000)]);
+    rig.chain.place(&bond, None);
+    rig.chain.look().await;
+    until(&wallet, "bond", |s| s.coins.len() == 2).await;
+    let cert_secret = SecretKey::from_slice(&[7; 32]).expect("key");
+    let cert_key = cert_secret.public_key(joinery_proto::secp());
+    let early = wallet.certify_bond(at(&bond, 0), cert_key, 1).await;
+    assert!(matches!(early, Err(RoundError::Unusable { reason: Unusable::Unconfirmed, .. })));
+    rig.chain.mine(&[&bond]);
+    rig.chain.look().await;
+    until(&wallet, "confirmed", |s| s.coins.iter().all(|coin| coin.height.is_some())).await;
+    let certified = wallet.certify_bond(at(&bond, 0), cert_key, 1).await.expect("certified");
+    assert_eq!(u64::from(certified.locktime), locktime_of_month(959));
+    assert_eq!(certified.value, 70_000);
+    let (maker, taker) = (nick(1), nick(2));
+    let proof = BondProof::create(
+        &maker,
+        &taker,
+        &certified.certificate,
+        &cert_secret,
+        &certified.coin_key,
+        &certified.outpoint,
+        certified.locktime,
+    );
+    let proof = BondProof::verify(&proof, &maker, &taker).expect("verifies");
+    assert_eq!(proof.script_pubkey(), address.script_pubkey());
+    let plain = wallet.certify_bond(coins[0], cert_key, 1).await;
+    assert!(matches!(plain, Err(RoundError::Unusable { reason: Unusable::NoBond, .. })));
+}
+
+fn nick(byte: u8) -> joinery_proto::nick::Nick {
+    let key = bdk_wallet::bitcoin::secp256k1::SecretKey::from_slice(&[byte; 32]).expect("key");
+    joinery_proto::nick::Nick::from_public_key(&key.public_key(joinery_proto::secp()))
+}
+
+/// A round whose owner went away before it heard of it does not stay open.
+#[tokio::test]
+async fn a_round_that_nobody_waits_for_is_ended() {
+    let rig = Rig::new();
+    let (wallet, _) = funded(&rig, &[1]).await;
+    {
+        let other = wallet.clone();
+        let begin = begin(RoundRole::Maker, 0);
+        let mut request = Box::pin(async move { other.begin_round(begin).await });
+        // Polled once, so that the command is in the queue, then dropped.
+        let _ = futures_poll(request.as_mut());
+    }
+    eventually("ended", || wallet.rounds().iter().any(|round| round.end.is_some())).await;
+}
+
+fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
+    let waker = std::task::Waker::noop();
+    future.poll(&mut std::task::Context::from_waker(waker)).is_ready()
+}
