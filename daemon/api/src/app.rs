@@ -18,6 +18,7 @@ use crate::config::ApiConfig;
 use crate::error::ApiError;
 use crate::hub::Hub;
 use crate::order_book::OrderBook;
+use crate::roles::{RoleBoard, RoleRunner};
 use crate::sends::Sends;
 use crate::settings::Settings;
 use crate::throttle::Throttle;
@@ -56,6 +57,8 @@ pub struct AppState {
     pub(crate) idle_sockets: IdleSockets,
     pub(crate) sends: Arc<Sends>,
     pub(crate) order_book: OrderBook,
+    pub(crate) board: Arc<RoleBoard>,
+    runner: std::sync::OnceLock<Arc<dyn RoleRunner>>,
     /// The loaded wallet. Written only by who holds `lifecycle`.
     pub(crate) wallet: ArcSwapOption<LoadedWallet>,
     /// Held while a wallet is created, opened, switched or locked: one at a time, and with it one key
@@ -83,6 +86,8 @@ impl AppState {
             idle_sockets: IdleSockets::new(config.idle_websockets),
             sends: Arc::new(Sends::new(config.clock.clone())),
             order_book: OrderBook::new(config.clock.clone(), config.market.clone()),
+            board: RoleBoard::new(Arc::clone(&hub)),
+            runner: std::sync::OnceLock::new(),
             activity: Activity::new(Arc::clone(&hub)),
             hub,
             chain_status: chain.status(),
@@ -102,6 +107,21 @@ impl AppState {
     #[must_use]
     pub fn activity(&self) -> &Arc<Activity> {
         &self.activity
+    }
+
+    /// Hands in what runs the roles; the first one counts. Until then they are answered with 503.
+    pub fn set_roles(&self, runner: Arc<dyn RoleRunner>) {
+        if self.runner.set(runner).is_err() {
+            tracing::error!("the roles were handed in twice");
+        }
+    }
+
+    /// What runs the roles.
+    ///
+    /// # Errors
+    /// 503 where there is none.
+    pub(crate) fn roles(&self, missing: &'static str) -> Result<&Arc<dyn RoleRunner>, ApiError> {
+        self.runner.get().ok_or(ApiError::BackendNotReady(missing))
     }
 
     /// The settings that clients see.

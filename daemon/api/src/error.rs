@@ -150,6 +150,14 @@ pub enum ApiError {
         /// Satoshi.
         maxsize: u64,
     },
+    /// A coinjoin that cannot work; found before anybody was asked.
+    #[error("coinjoin cannot be made: {code}")]
+    CoinjoinImpossible {
+        /// Stable code for programs.
+        code: &'static str,
+        /// The sentence; never holds a secret.
+        text: String,
+    },
     /// Nothing to tumble.
     #[error("no confirmed coins for the tumbler")]
     NoCoinsForTumbler,
@@ -357,6 +365,10 @@ impl ApiError {
                 "minsize_too_large",
             )
             .details(json!({"minsize": minsize, "maxsize": maxsize})),
+            Self::CoinjoinImpossible { code, text } => {
+                let sentence = Cow::Owned(format!("Coinjoin not possible: {text}."));
+                ErrorParts { message: sentence, ..new(S::CONFLICT, "", code) }
+            }
             Self::NoCoinsForTumbler => new(
                 S::CONFLICT,
                 "Tumbler could not start, no confirmed coins.",
@@ -671,6 +683,13 @@ mod tests {
                 json!({"minsize": 2, "maxsize": 1}),
             ),
             (
+                ApiError::CoinjoinImpossible { code: "insufficient_funds", text: "no".to_owned() },
+                409,
+                "Coinjoin not possible: no.",
+                "insufficient_funds",
+                Value::Null,
+            ),
+            (
                 ApiError::NoCoinsForTumbler,
                 409,
                 "Tumbler could not start, no confirmed coins.",
@@ -756,7 +775,7 @@ mod tests {
             assert_eq!(body["error_description"], json!(refresh), "{name}");
         }
         // One discriminant for each variant: whoever adds one is told to add its row.
-        assert_eq!(seen.len(), 34, "a variant of ApiError has no row in this table");
+        assert_eq!(seen.len(), 35, "a variant of ApiError has no row in this table");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod lifecycle;
 mod number;
 mod order_book;
 mod origin;
+mod roles;
 mod sends;
 mod settings;
 mod throttle;
@@ -41,6 +42,7 @@ pub use body::MAX_BODY;
 pub use clock::{Clock, ManualClock};
 pub use config::{ApiConfig, CertificateEnd, LogTail};
 pub use order_book::MarketView;
+pub use roles::{MakerDesk, MakerReach, MakerRun, RoleRunner, TakerDesk, TakerRun};
 pub use settings::{
     MakerFeeLimits, RoleSettings, Sections, Settings, SettingsFileError, TxBroadcast,
 };

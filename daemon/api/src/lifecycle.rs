@@ -266,6 +266,7 @@ impl AppState {
         let epoch = self.tokens.reset(name);
         let last = self.wallet.swap(next.cloned());
         self.activity.stop_any();
+        self.board.clear();
         self.sends.clear();
         if let Some(last) = last {
             last.handle.clone().close().await;

@@ -18,6 +18,7 @@ use crate::datadir::DataDir;
 use crate::durable;
 use crate::exit::{Exit, Failure, OrExit};
 use crate::listen::{Admission, DRAIN, Listener};
+use crate::roles::Roles;
 use crate::supervise::Supervisor;
 use crate::{harden, logging, systemd, wiring};
 
@@ -28,6 +29,8 @@ const WORKERS: usize = 2;
 const BLOCKING: usize = 8;
 /// Time for the wallet to finish a payment under way and to flush. Longer than any answer of a server is waited for.
 const CLOSE: Duration = Duration::from_secs(60);
+/// Time for roles to say goodbye.
+const ROLES: Duration = Duration::from_secs(10);
 /// How often the end of the certificate is looked at.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -103,6 +106,8 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
             let (state, chain) = (Arc::clone(&daemon.state), daemon.chain);
             supervisor.spawn("market", market.run(state, chain, supervisor.stop()));
         }
+        let accounts = daemon.bookkeeper.run(Arc::clone(&daemon.state), supervisor.stop());
+        supervisor.spawn("bookkeeper", accounts);
         announce(&directory, &rpc, &websocket, order_book.as_ref(), certificate.as_deref())?;
         supervisor.spawn("api listener", rpc.serve(daemon.router, supervisor.stop()));
         if let Some(listener) = order_book {
@@ -124,7 +129,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         };
         systemd::stopping();
         tokio::select! {
-            () = drain(&mut supervisor, &daemon.state) => {}
+            () = drain(&mut supervisor, &daemon.state, &daemon.roles) => {}
             // Whoever asks twice does not want to wait. Everything that matters is durable anyway.
             name = signals.next() => tracing::warn!(signal = name, "ending at once"),
         }
@@ -208,12 +213,16 @@ fn announce(
 }
 
 /// Finishes what is under way, then closes the wallet.
-async fn drain(supervisor: &mut Supervisor, state: &joinery_api::AppState) {
+async fn drain(supervisor: &mut Supervisor, state: &joinery_api::AppState, roles: &Roles) {
     if timeout(DRAIN + Duration::from_secs(2), supervisor.drain()).await.is_err() {
         tracing::warn!("a task did not end in time");
     }
     if timeout(CLOSE, state.shutdown()).await.is_err() {
         tracing::error!("the wallet did not close in time");
+    }
+    // After the wallet: whatever a role waits for is answered then.
+    if timeout(ROLES, roles.shutdown()).await.is_err() {
+        tracing::warn!("a coinjoin role did not end in time");
     }
 }
 

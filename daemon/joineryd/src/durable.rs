@@ -1,9 +1,11 @@
 //! Writing small files so that a power cut leaves the old or the new one, never half of one.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tempfile::Builder;
 
 /// Writes `bytes` to `path`, readable by the user alone: temporary file in the same directory, fsync,
@@ -19,6 +21,28 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_directory(directory)
+}
+
+/// Largest small file that is read, bytes.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Reads what [`write_json`] wrote; `None` for a file that is missing, damaged or too large.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
+    let parsed = serde_json::from_slice(&bytes);
+    if let Err(error) = &parsed {
+        tracing::warn!(path = %path.display(), %error, "file is damaged and counts as empty");
+    }
+    parsed.ok()
+}
+
+/// Writes a value as JSON, as [`write`] does.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write(path, &serde_json::to_vec(value)?)
 }
 
 /// Makes a rename or a new name in `directory` durable.

@@ -15,6 +15,7 @@ mod harden;
 mod listen;
 mod logging;
 mod market;
+mod roles;
 mod supervise;
 mod systemd;
 mod terminal;

@@ -8,6 +8,7 @@ use axum::Router;
 use joinery_api::{ApiConfig, AppState, Settings};
 use joinery_net::ElectrumEngine;
 use joinery_wallet::chain::{ChainSource, NoServer};
+use joinery_wallet::commitments::Commitments;
 use joinery_wallet::directory::WalletDirectory;
 
 use crate::certificate::{self, Certificate};
@@ -16,6 +17,7 @@ use crate::datadir::{DataDir, private_directory};
 use crate::exit::{Exit, Failure, OrExit};
 use crate::logging::LogTail;
 use crate::market::Market;
+use crate::roles::{Bookkeeper, Roles, RolesParts, Runner};
 
 /// Everything that the listeners serve.
 #[derive(Debug)]
@@ -32,6 +34,10 @@ pub(crate) struct Daemon {
     pub(crate) chain: Arc<dyn ChainSource>,
     /// The market task, unless the order book is switched off.
     pub(crate) market: Option<Market>,
+    /// Taker and maker, for ending them.
+    pub(crate) roles: Arc<Roles>,
+    /// What keeps the income statement.
+    pub(crate) bookkeeper: Bookkeeper,
 }
 
 /// Puts the parts together. Must be called within the runtime.
@@ -52,14 +58,16 @@ pub(crate) fn build(
     let settings_path = directory.path().join("settings.json");
     let settings = Settings::load(config.network, own_settings(config), settings_path)
         .or_exit(Exit::DataDirectory)?;
-    let (market, view) = Market::new(config::market(config)).unzip();
+    let market_config = config::market(config);
+    let (market, view) = Market::new(market_config.clone()).unzip();
+    let statement = logs.join("yigen-statement.csv");
     let api = ApiConfig {
-        market: view,
+        market: view.clone(),
         hosts: host_names(config, certificate.as_deref()),
         check_host: config.http.check_host,
         origins: config.http.origins.clone(),
         static_dir: config.http.static_dir.clone(),
-        yieldgen_report: Some(logs.join("yigen-statement.csv")),
+        yieldgen_report: Some(statement.clone()),
         public_yieldgen_report: config.http.public_yieldgen_report,
         log_tail: Some(Arc::new(move || tail.bytes())),
         certificate_end: certificate.map(|certificate| -> joinery_api::CertificateEnd {
@@ -71,12 +79,27 @@ pub(crate) fn build(
     };
     let chain = chain(config)?;
     let state = AppState::new(api, wallets, Arc::clone(&chain), settings);
+    let kept = directory.path().join("state");
+    private_directory(&kept).or_exit(Exit::DataDirectory)?;
+    let commitments = Commitments::open(directory.path(), config.network);
+    let roles = Roles::new(RolesParts {
+        config: market_config,
+        book: view.as_ref().map(|view| view.book.clone()),
+        refresh: view.map(|view| view.refresh),
+        commitments: Arc::new(commitments.or_exit(Exit::DataDirectory)?),
+        state: kept,
+        serving: config.joinmarket.serving(),
+        statement: statement.clone(),
+    });
+    state.set_roles(Arc::new(Runner(Arc::clone(&roles))));
     Ok(Daemon {
         router: joinery_api::router(&state),
         websocket_router: joinery_api::websocket_router(&state),
         order_book_router: joinery_api::order_book_router(&state),
         chain,
         market,
+        roles,
+        bookkeeper: Bookkeeper::new(statement),
         state,
     })
 }

@@ -17,6 +17,7 @@ use joinery_proto::transaction::signing::OwnCoin;
 use joinery_proto::transaction::taker::ForeignCoin;
 use joinery_proto::utxo::WireUtxo;
 use joinery_wallet::round::{RoundBegin, RoundEnd, RoundEvent, RoundId};
+use joinery_wallet::snapshot::Snapshot;
 use joinery_wallet::types::Mixdepth;
 
 /// Number of a question, unique within its machine.
@@ -233,5 +234,30 @@ impl WalletView {
             *sum = sum.saturating_add(coin.value);
         }
         balances
+    }
+}
+
+impl From<&Snapshot> for WalletView {
+    fn from(snapshot: &Snapshot) -> Self {
+        let tip = snapshot.height();
+        let coins = snapshot.coins.iter().map(|coin| WalletCoin {
+            outpoint: coin.outpoint,
+            value: coin.value.to_sat(),
+            mixdepth: coin.mixdepth(),
+            confirmations: coin.confirmations(tip),
+            height: coin.height,
+            free: !coin.frozen && !coin.locked && !coin.place.is_bond() && coin.script.is_p2wpkh(),
+            frozen: coin.frozen,
+            locktime: coin.locktime,
+            kind: coin.kind,
+            commitments_used: coin.commitments_used.clone(),
+        });
+        Self {
+            coins: coins.collect(),
+            max_mixdepth: snapshot.max_mixdepth().0,
+            height: tip,
+            median_time: snapshot.tip.map(|tip| tip.median_time),
+            synced: snapshot.sync.complete,
+        }
     }
 }

@@ -85,7 +85,7 @@ impl Commitments {
     fn cut(&self) -> io::Result<()> {
         let known = read(&self.heard)?;
         let kept = known.get(known.len().saturating_sub(MAX_FOREIGN)..).unwrap_or_default();
-        let mut text = String::with_capacity(kept.len().saturating_mul(LINE as usize));
+        let mut text = String::new();
         for commitment in kept {
             text.push_str(&commitment.to_string());
             text.push('\n');

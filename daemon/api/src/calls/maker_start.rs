@@ -1,40 +1,22 @@
-//! `POST /wallet/{walletname}/maker/start` (`spec/api.md` 6.16). Everything is checked; the maker itself
-//! is not part of this program yet, so where it would start the answer is 503.
+//! `POST /wallet/{walletname}/maker/start` (`spec/api.md` 6.16): checks what can be known at once, then the maker goes
+//! on by itself.
 
 use axum::Json;
+use http::StatusCode;
+use joinery_proto::maker_offers::Spread;
+use joinery_proto::offer::OrderType;
+use joinery_roles::ask::WalletView;
+use joinery_roles::maker::{CoinRules, MakerTerms, StartRefusal, check_start};
 use joinery_wallet::bitcoin::Amount;
 use joinery_wallet::types::WalletType;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{App, Params, State, largest_offerable};
+use crate::activity::Role;
 use crate::auth::Authenticated;
 use crate::body::{Object, RawBody};
 use crate::error::ApiError;
-
-/// No offer is smaller, and this much of a mixdepth is held back for change. Satoshi.
-const DUST_THRESHOLD: u64 = 27_300;
-
-/// Terms of an offer, as a client asks for them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Terms {
-    /// Offer type for native wallets without its prefix: `reloffer` or `absoffer`.
-    kind: Kind,
-    prefix: Prefix,
-    /// Miner fee contribution, satoshi.
-    txfee: u64,
-    /// Absolute fee, satoshi.
-    cjfee_a: u64,
-    /// Relative fee, as plain decimal text.
-    cjfee_r: String,
-    /// Smallest amount, satoshi.
-    minsize: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Relative,
-    Absolute,
-}
+use crate::roles::MakerRun;
 
 /// What an offer type says about the addresses of its maker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +26,8 @@ enum Prefix {
     Nested,
 }
 
-fn offer_type(text: &str) -> Option<(Prefix, Kind)> {
+/// The offer type for native wallets; what a bare one is taken for.
+fn offer_type(text: &str) -> Option<(Prefix, OrderType)> {
     let (prefix, kind) = if let Some(rest) = text.strip_prefix("sw0") {
         (Prefix::Native, rest)
     } else if let Some(rest) = text.strip_prefix("sw") {
@@ -53,62 +36,57 @@ fn offer_type(text: &str) -> Option<(Prefix, Kind)> {
         (Prefix::Unsaid, text)
     };
     match kind {
-        "reloffer" => Some((prefix, Kind::Relative)),
-        "absoffer" => Some((prefix, Kind::Absolute)),
+        "reloffer" => Some((prefix, OrderType::Sw0Relative)),
+        "absoffer" => Some((prefix, OrderType::Sw0Absolute)),
         _ => None,
     }
 }
 
 /// Reads and checks the body as far as that needs no wallet.
-fn terms(body: &Object) -> Result<Terms, ApiError> {
+fn terms(body: &Object) -> Result<(Prefix, MakerTerms), ApiError> {
     let text = body.string("ordertype")?;
-    let (prefix, kind) = offer_type(text).ok_or(ApiError::invalid("ordertype"))?;
-    let cjfee_r = body.decimal("cjfee_r")?;
-    let fraction: f64 = cjfee_r.parse().map_err(|_| ApiError::invalid("cjfee_r"))?;
-    let in_range = match kind {
-        Kind::Relative => fraction > 0.0 && fraction < 1.0,
-        Kind::Absolute => fraction >= 0.0,
-    };
-    if !in_range {
-        return Err(ApiError::invalid("cjfee_r"));
-    }
-    for factor in ["cjfee_factor", "size_factor", "txfee_factor"] {
-        let value = body.optional_decimal(factor)?.map(|text| text.parse::<f64>());
-        if !value.is_none_or(|value| value.is_ok_and(|value| (0.0..=1.0).contains(&value))) {
-            return Err(ApiError::invalid(factor));
+    let (prefix, order_type) = offer_type(text).ok_or(ApiError::invalid("ordertype"))?;
+    let mut terms = MakerTerms::new(order_type);
+    let fraction = body.decimal("cjfee_r")?;
+    let bad_fraction = || ApiError::invalid("cjfee_r");
+    if order_type.is_relative() {
+        terms.relative_fee = fraction.parse().map_err(|_| bad_fraction())?;
+        if terms.relative_fee.is_zero() {
+            return Err(bad_fraction());
         }
+    } else if !fraction.parse::<f64>().is_ok_and(|fraction| fraction >= 0.0) {
+        // Means nothing for an absolute offer; clients send 0.
+        return Err(bad_fraction());
     }
     let sats = |key: &'static str| {
         let sats = body.unsigned(key)?;
         if sats > Amount::MAX_MONEY.to_sat() { Err(ApiError::invalid(key)) } else { Ok(sats) }
     };
-    Ok(Terms {
-        kind,
-        prefix,
-        txfee: sats("txfee")?,
-        cjfee_a: sats("cjfee_a")?,
-        cjfee_r,
-        minsize: sats("minsize")?,
-    })
+    terms.tx_fee = sats("txfee")?;
+    terms.absolute_fee = sats("cjfee_a")?;
+    terms.min_size = sats("minsize")?;
+    terms.spread = spread(body)?;
+    Ok((prefix, terms))
 }
 
-/// The smallest amount that is really offered: a relative fee must cover the promised miner fee one and a
-/// half times over.
-fn effective_minsize(terms: &Terms) -> u64 {
-    let covering = match terms.kind {
-        Kind::Absolute => 0,
-        Kind::Relative => {
-            let fraction: f64 = terms.cjfee_r.parse().unwrap_or(f64::NAN);
-            #[allow(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss
-            )] // the reference's float formula; the cast saturates and NaN gives 0
-            let covering = (1.5 * terms.txfee as f64 / fraction) as u64;
-            covering
+/// The factors of randomised offers; exact ones, as the reference's API makes, when none is given.
+fn spread(body: &Object) -> Result<Option<Spread>, ApiError> {
+    let factor = |name: &'static str| {
+        let value = body.optional_decimal(name)?.map(|text| text.parse::<f64>());
+        match value {
+            None => Ok(None),
+            Some(Ok(value)) if (0.0..=1.0).contains(&value) => Ok(Some(value)),
+            Some(_) => Err(ApiError::invalid(name)),
         }
     };
-    terms.minsize.max(covering).max(DUST_THRESHOLD)
+    let (cj_fee, size) = (factor("cjfee_factor")?, factor("size_factor")?);
+    let tx_fee = factor("txfee_factor")?;
+    let given = [cj_fee, size, tx_fee].iter().any(Option::is_some);
+    Ok(given.then(|| Spread {
+        tx_fee: tx_fee.unwrap_or_default(),
+        cj_fee: cj_fee.unwrap_or_default(),
+        size: size.unwrap_or_default(),
+    }))
 }
 
 pub(super) async fn handle(
@@ -116,11 +94,12 @@ pub(super) async fn handle(
     _caller: Authenticated,
     Params(name): Params<String>,
     body: RawBody,
-) -> Result<Json<Value>, ApiError> {
-    let terms = terms(&body.object()?)?;
-    let snapshot = app.loaded(&name)?.snapshot();
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let (prefix, terms) = terms(&body.object()?)?;
+    let wallet = app.loaded(&name)?;
+    let snapshot = wallet.snapshot();
     let nested = snapshot.wallet_type == WalletType::NestedSegwit;
-    match terms.prefix {
+    match prefix {
         Prefix::Native if nested => return Err(ApiError::invalid("ordertype")),
         Prefix::Nested if !nested => return Err(ApiError::invalid("ordertype")),
         _ => {}
@@ -132,12 +111,33 @@ pub(super) async fn handle(
     if largest == 0 {
         return Err(ApiError::NoCoinsForMaker);
     }
-    let maxsize = largest.saturating_sub(terms.txfee.max(DUST_THRESHOLD));
-    let minsize = effective_minsize(&terms);
-    if minsize > maxsize {
-        return Err(ApiError::MinsizeTooLarge { minsize, maxsize });
+    if nested {
+        // Its offers would be of a pit that nobody visits any more, and its coins are not P2WPKH.
+        return Err(ApiError::invalid_because(
+            "walletname",
+            "nested_segwit_wallet",
+            "makers need a native segwit wallet; send the coins to a new one".to_owned(),
+        ));
     }
-    Err(ApiError::BackendNotReady("maker_not_available"))
+    let policy = app.settings.policy().load_full();
+    let rules = CoinRules { merge_algorithm: policy.merge_algorithm, ..CoinRules::default() };
+    check_start(&terms, &rules, &WalletView::from(&*snapshot)).map_err(
+        |refusal| match refusal {
+            StartRefusal::NoCoins => ApiError::NoCoinsForMaker,
+            StartRefusal::MinimumTooLarge => ApiError::MinsizeTooLarge {
+                minsize: terms.min_size,
+                maxsize: largest
+                    .saturating_sub(terms.tx_fee.max(joinery_proto::offer::DUST_THRESHOLD)),
+            },
+            refusal => ApiError::invalid_because("ordertype", refusal.code(), refusal.to_string()),
+        },
+    )?;
+    let roles = app.roles("maker_not_available")?;
+    let guard = app.activity.begin(Role::Maker).ok_or(ApiError::ServiceAlreadyStarted)?;
+    let desk = app.board.maker_desk(guard);
+    let (wallet, settings) = (wallet.handle.clone(), app.settings.roles());
+    roles.maker(MakerRun { wallet, terms, rules, settings, desk });
+    Ok((StatusCode::ACCEPTED, Json(json!({}))))
 }
 
 #[cfg(test)]
@@ -146,13 +146,14 @@ mod tests {
 
     use super::*;
 
-    fn read(change: &Value) -> Result<Terms, &'static str> {
+    fn read(change: &Value) -> Result<MakerTerms, &'static str> {
         let mut body = json!({"txfee": "0", "cjfee_a": "0", "cjfee_r": "0.0003",
             "ordertype": "sw0reloffer", "minsize": "100000"});
         for (key, value) in change.as_object().unwrap() {
             body[key] = value.clone();
         }
-        terms(&Object::new(body.as_object().unwrap().clone())).map_err(|error| match error {
+        let object = Object::new(body.as_object().unwrap().clone());
+        terms(&object).map(|(_, terms)| terms).map_err(|error| match error {
             ApiError::InvalidRequest { field, .. } => field,
             _ => "other",
         })
@@ -161,13 +162,20 @@ mod tests {
     #[test]
     fn accepts_what_clients_send() {
         let jam = read(&json!({})).unwrap();
-        assert_eq!((jam.kind, jam.minsize), (Kind::Relative, 100_000));
+        assert_eq!((jam.order_type, jam.min_size), (OrderType::Sw0Relative, 100_000));
+        assert_eq!(jam.spread, None);
         let absolute = read(&json!({"ordertype": "sw0absoffer", "cjfee_a": "250", "cjfee_r": "0"}));
-        assert_eq!(absolute.unwrap().cjfee_a, 250);
+        assert_eq!(absolute.unwrap().absolute_fee, 250);
         let phone = json!({"txfee": 0, "cjfee_a": 0, "cjfee_r": 0.0003, "minsize": 100_000});
-        assert_eq!(read(&phone).unwrap().cjfee_r, "0.0003");
-        assert_eq!(read(&json!({"ordertype": "reloffer"})).unwrap().prefix, Prefix::Unsaid);
-        assert_eq!(read(&json!({"cjfee_r": "3e-7"})).unwrap().cjfee_r, "0.0000003");
+        assert_eq!(read(&phone).unwrap().relative_fee.to_string(), "0.0003");
+        let bare = read(&json!({"ordertype": "reloffer"})).unwrap();
+        assert_eq!(bare.order_type, OrderType::Sw0Relative);
+        let spread = read(&json!({"size_factor": "0.1"})).unwrap().spread.unwrap();
+        assert_eq!((spread.size, spread.cj_fee, spread.tx_fee), (0.1, 0.0, 0.0));
+        assert_eq!(
+            read(&json!({"cjfee_r": "3e-7"})).unwrap().relative_fee.to_string(),
+            "0.0000003"
+        );
     }
 
     #[test]
@@ -190,14 +198,5 @@ mod tests {
         ] {
             assert_eq!(read(&change), Err(field), "{change}");
         }
-    }
-
-    #[test]
-    fn minsize_covers_the_miner_fee_and_the_dust() {
-        let minsize = |change: &Value| effective_minsize(&read(change).unwrap());
-        assert_eq!(minsize(&json!({})), 100_000);
-        assert_eq!(minsize(&json!({"minsize": 1})), DUST_THRESHOLD);
-        assert_eq!(minsize(&json!({"txfee": 1000, "cjfee_r": "0.001"})), 1_500_000);
-        assert_eq!(minsize(&json!({"txfee": 1000, "ordertype": "absoffer"})), 100_000);
     }
 }

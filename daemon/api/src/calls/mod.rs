@@ -30,6 +30,7 @@ mod obwatch;
 mod openapi;
 mod recover;
 mod rescan;
+mod rounds;
 mod routes;
 mod session;
 mod signmessage;

@@ -9,7 +9,7 @@ use super::{
     address_label, address_new, address_timelock, change_password, config, configget, configset,
     create, direct_send, display, estimate_fee, fees, fidelity_bonds, freeze, freeze_batch,
     getinfo, getrescaninfo, getseed, health, history, jam, listwallets, lock, logout, maker_start,
-    maker_stop, obwatch, openapi, recover, rescan, session, signmessage, taker_coinjoin,
+    maker_stop, obwatch, openapi, recover, rescan, rounds, session, signmessage, taker_coinjoin,
     taker_schedule, taker_status, taker_stop, token, tumbler, unlock, utxos, yieldgen_report,
 };
 use crate::app::AppState;
@@ -80,6 +80,7 @@ fn wallet() -> Routes {
         .route("/getrescaninfo", get(getrescaninfo::handle))
         .route("/signmessage", post(signmessage::handle))
         .route("/history", get(history::handle))
+        .route("/rounds", get(rounds::handle))
 }
 
 /// The order book's paths.

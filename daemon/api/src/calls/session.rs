@@ -9,6 +9,7 @@ use super::{App, State};
 use crate::activity::Role;
 use crate::app::AppState;
 use crate::auth::MaybeAuthenticated;
+use crate::roles::{MakerExtras, offer_list};
 
 /// A certificate that ends within this many seconds is warned about: 30 days.
 const CERTIFICATE_WARNING: u64 = 30 * 86_400;
@@ -31,6 +32,8 @@ pub(super) struct Session {
     backend_synced: bool,
     /// Additive: conditions that a person should know of.
     warnings: Vec<&'static str>,
+    #[serde(flatten)]
+    maker: MakerExtras,
 }
 
 fn warnings(app: &AppState) -> Vec<&'static str> {
@@ -62,6 +65,7 @@ pub(super) async fn handle(
     let wallet = app.wallet.load_full();
     let snapshot = wallet.as_ref().map(|wallet| wallet.snapshot());
     let role = app.activity.current();
+    let maker = app.board.maker().filter(|_| role == Some(Role::Maker));
     let height = || {
         let known = snapshot.as_ref().and_then(|snapshot| snapshot.height());
         known.or_else(|| app.chain_status().tip.map(|tip| tip.height))
@@ -71,14 +75,18 @@ pub(super) async fn handle(
         maker_running: role == Some(Role::Maker),
         coinjoin_in_process: role == Some(Role::Taker),
         wallet_name: wallet.as_ref().map_or(NO_WALLET, |wallet| wallet.handle.name()).to_owned(),
-        // The roles fill these in.
+        // The tumbler's.
         schedule: None,
-        offer_list: None,
-        nickname: None,
+        offer_list: maker.as_ref().filter(|_| authenticated).map(|maker| offer_list(&maker.offers)),
+        nickname: maker.as_ref().filter(|_| authenticated).map(|maker| maker.nick.to_string()),
         rescanning: snapshot.as_ref().is_some_and(|snapshot| snapshot.sync.scanning.is_some()),
         block_height: if authenticated { height() } else { None },
         backend_synced: app.chain_status().connected
             && snapshot.as_ref().is_none_or(|snapshot| snapshot.sync.complete),
         warnings: warnings(&app),
+        maker: MakerExtras::new(
+            maker.as_deref().filter(|_| authenticated),
+            app.board.maker_error().filter(|_| authenticated),
+        ),
     })
 }

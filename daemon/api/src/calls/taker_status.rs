@@ -1,19 +1,17 @@
 //! `GET /wallet/{walletname}/taker/status` (`spec/api.md` 14.9).
 
 use axum::Json;
-use serde_json::json;
 
 use super::{Answer, App, Params, State};
 use crate::activity::Role;
 use crate::auth::Authenticated;
+use crate::roles::TakerStatusJson;
 
 pub(super) async fn handle(
     State(app): App,
     _caller: Authenticated,
     Params(name): Params<String>,
-) -> Answer {
+) -> Answer<TakerStatusJson> {
     app.loaded(&name)?;
-    let running = app.activity.current() == Some(Role::Taker);
-    let status = if running { "running" } else { "idle" };
-    Ok(Json(json!({"status": status, "txid": null, "error": null})))
+    Ok(Json(app.board.taker_status(app.activity.current() == Some(Role::Taker))))
 }

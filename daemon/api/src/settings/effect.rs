@@ -10,6 +10,8 @@ pub struct MakerFeeLimits {
     pub absolute: u64,
     /// `max_cj_fee_rel`, fraction of the amount.
     pub relative: f64,
+    /// The same as it was written: decimal digits, perhaps with an exponent.
+    pub relative_text: String,
 }
 
 /// What a field may hold, for the error's `details`; `None` when the value is fine or the field takes
@@ -164,5 +166,6 @@ pub(super) fn maker_fee_limits<'a>(
     Some(MakerFeeLimits {
         absolute: u64::try_from(absolute).ok()?,
         relative: usable("max_cj_fee_rel").and_then(number)?,
+        relative_text: usable("max_cj_fee_rel")?.to_owned(),
     })
 }

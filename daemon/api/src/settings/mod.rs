@@ -338,7 +338,8 @@ mod tests {
         assert!(policy.tx_fees_factor.abs() < f64::EPSILON);
         assert_eq!(policy.gap_limit, 400);
         assert_eq!(policy.merge_algorithm, MergeAlgorithm::Greediest);
-        let limits = MakerFeeLimits { absolute: 12345, relative: 3e-7 };
+        let limits =
+            MakerFeeLimits { absolute: 12345, relative: 3e-7, relative_text: "3e-7".to_owned() };
         assert_eq!(settings.maker_fee_limits(), Some(limits));
         // Written as given, and empty means unset.
         assert_eq!(settings.get("POLICY", "max_cj_fee_rel").unwrap(), "3e-7");

@@ -51,6 +51,10 @@ pub struct RoleSettings {
     pub bondless_makers_allowance: f64,
     /// `accept_commitment_broadcasts`.
     pub accept_commitment_broadcasts: bool,
+    /// `interest_rate`, a year.
+    pub interest_rate: f64,
+    /// `bond_value_exponent`.
+    pub bond_value_exponent: f64,
     /// `maker_timeout_sec`.
     pub maker_timeout: Duration,
     /// `unconfirm_timeout_sec`.
@@ -96,6 +100,8 @@ impl RoleSettings {
                 .unwrap_or_default(),
             bondless_makers_allowance: float("bondless_makers_allowance").unwrap_or(0.125),
             accept_commitment_broadcasts: policy("accept_commitment_broadcasts") != Some(0),
+            interest_rate: float("interest_rate").unwrap_or(0.015),
+            bond_value_exponent: float("bond_value_exponent").unwrap_or(1.3),
             maker_timeout: seconds("maker_timeout_sec", 60),
             unconfirm_timeout: seconds("unconfirm_timeout_sec", 180),
             // At most a year: the rule for the field.

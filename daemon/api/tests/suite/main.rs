@@ -17,5 +17,6 @@ mod money;
 mod order_book;
 mod password;
 mod rig;
+mod roles;
 mod secrets;
 mod websocket;

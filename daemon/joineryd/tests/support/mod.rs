@@ -6,11 +6,13 @@ pub mod browser;
 pub mod client;
 pub mod contract;
 pub mod daemon;
+pub mod market;
 pub mod raw;
 pub mod socket;
 
 pub use client::{Answer, Client};
 pub use daemon::{Daemon, Home};
+pub use market::{Market, Participant};
 pub use raw::Raw;
 pub use socket::Socket;
 

@@ -1,0 +1,188 @@
+//! A coinjoin that a person asked for, in its task.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use joinery_api::{TakerDesk, TakerRun};
+use joinery_net::onion::OnionHandle;
+use joinery_proto::podle::Commitment;
+use joinery_roles::ask::{Answer, QuestionId, WalletView};
+use joinery_roles::event::ChannelEvent;
+use joinery_roles::order_book::Book;
+use joinery_roles::taker::{Outcome, Output, Reason, Taker, TakerSetup, Verdict};
+use joinery_wallet::round::Round;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::executor::Sources;
+use super::party::{Machine, Parts, Party, Role, Surroundings};
+use super::{Roles, epoch, random};
+
+impl Machine for Taker {
+    type Output = Output;
+
+    fn heard(&mut self, event: &ChannelEvent, now: Duration) {
+        Self::heard(self, event, now);
+    }
+
+    fn answered(&mut self, id: QuestionId, answer: Answer, now: Duration) {
+        Self::answered(self, id, answer, now);
+    }
+
+    fn wallet(&mut self, view: Arc<WalletView>, now: Duration) {
+        Self::wallet(self, view, now);
+    }
+
+    fn book(&mut self, book: Arc<Book>, now: Duration) {
+        Self::book(self, book, now);
+    }
+
+    fn followed(&mut self, round: &Round, now: Duration) {
+        Self::followed(self, round, now);
+    }
+
+    fn stop(&mut self, now: Duration) {
+        Self::stop(self, now);
+    }
+
+    fn tick(&mut self, now: Duration) {
+        Self::tick(self, now);
+    }
+
+    fn next_wake(&self) -> Option<Duration> {
+        Self::next_wake(self)
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        Self::poll(self)
+    }
+
+    fn unpublished(&mut self, _commitment: Commitment, _now: Duration) {
+        // Takers publish none.
+    }
+}
+
+/// Runs a request to its end, whatever that is.
+pub(super) async fn run(roles: Arc<Roles>, run: TakerRun) {
+    let started = roles.channel("taker", None, |channel| {
+        channel.want_peers = true;
+        channel.neutrino_compat = run.policy.neutrino_compat;
+    });
+    let seed = random();
+    match (started, seed) {
+        (Ok((channel, news)), Ok(seed)) => {
+            drive(&roles, run, channel, news, seed).await;
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "a coinjoin cannot be started");
+            run.desk.finished(failure());
+        }
+    }
+}
+
+/// The outcome of a coinjoin for which the machine gave no randomness.
+fn failure() -> Outcome {
+    Outcome {
+        verdict: Verdict::new(Reason::Internal, "the message channel cannot be started"),
+        txid: None,
+        transaction: None,
+        sums: None,
+        rounds: Vec::new(),
+        attempts: 0,
+        failed: std::collections::BTreeMap::default(),
+        honest: Vec::new(),
+    }
+}
+
+async fn drive(
+    roles: &Roles,
+    run: TakerRun,
+    channel: OnionHandle,
+    news: mpsc::Receiver<ChannelEvent>,
+    seed: [u8; 32],
+) {
+    let TakerRun { wallet, request, policy, fees, desk } = run;
+    let nick = channel.nick();
+    tracing::info!(%nick, counterparties = request.counterparties, "coinjoin starts");
+    let setup = TakerSetup {
+        request,
+        policy,
+        nick,
+        own_nicks: roles.nicks.recent(epoch()),
+        avoid: roles.scores.avoid(epoch()),
+        epoch: epoch(),
+    };
+    let sources = Sources { wallet, commitments: Arc::clone(&roles.commitments), fees };
+    let stop = either(desk.stopped(), &roles.stop);
+    let books = roles.book.clone();
+    let parts = Parts { sources, channel, news, books, stop: stop.clone() };
+    let party = Party::new(parts, |view, book| Taker::new(setup, view, book, seed, Duration::ZERO));
+    let role = TakerRole { desk, refresh: roles.refresh.clone() };
+    let outcome = party.run(&role).await;
+    stop.cancel();
+    report(&outcome);
+    roles.scores.record(&outcome, epoch());
+    role.desk.finished(outcome);
+}
+
+/// Does what the taker wants done.
+#[derive(Debug)]
+struct TakerRole {
+    desk: TakerDesk,
+    refresh: Option<mpsc::Sender<()>>,
+}
+
+impl Role for TakerRole {
+    type Machine = Taker;
+    type End = Outcome;
+
+    async fn perform(&self, around: &Surroundings, output: Output) -> ControlFlow<Outcome> {
+        match output {
+            Output::Send { to, word, payload, prefer } => {
+                around.send(to, word, payload, prefer).await;
+            }
+            Output::Ask(id, question) => around.executor.ask(id, question),
+            Output::RefreshBook => {
+                // A full queue means that makers will be asked.
+                let _ = self.refresh.as_ref().map(|refresh| refresh.try_send(()));
+            }
+            Output::Progress(progress) => self.desk.progress(*progress, around.now()),
+            Output::Finished(outcome) => return ControlFlow::Break(*outcome),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn report(outcome: &Outcome) {
+    let reason = outcome.verdict.reason.code();
+    if outcome.is_success() {
+        tracing::info!(attempts = outcome.attempts, "coinjoin complete");
+    } else {
+        tracing::warn!(
+            reason,
+            text = outcome.verdict.text,
+            attempts = outcome.attempts,
+            "coinjoin ended"
+        );
+    }
+    for (nick, failure) in &outcome.failed {
+        tracing::info!(%nick, code = failure.code, text = failure.text, "maker failed");
+    }
+}
+
+/// A token that is cancelled with either of two.
+pub(super) fn either(one: &CancellationToken, other: &CancellationToken) -> CancellationToken {
+    let (both, one, other) = (CancellationToken::new(), one.clone(), other.clone());
+    let token = both.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = one.cancelled() => {}
+            () = other.cancelled() => {}
+            // Its owner is done.
+            () = token.cancelled() => {}
+        }
+        token.cancel();
+    });
+    both
+}
