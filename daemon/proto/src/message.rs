@@ -155,6 +155,26 @@ impl Fill {
     /// # Errors
     /// [`FillError`].
     pub fn parse(payload: &str) -> Result<Self, FillError> {
+        let fields = FillFields::parse(payload)?;
+        let FillFields { offer, amount, commitment, .. } = fields;
+        Ok(Self { offer, amount, key: fields.key()?, commitment })
+    }
+}
+
+/// A `!fill` whose key was not looked at: a maker does that last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FillFields<'a> {
+    /// Which offer.
+    pub(crate) offer: OfferId,
+    /// Satoshi.
+    pub(crate) amount: u64,
+    key: &'a str,
+    /// The taker's commitment.
+    pub(crate) commitment: Commitment,
+}
+
+impl<'a> FillFields<'a> {
+    pub(crate) fn parse(payload: &'a str) -> Result<Self, FillError> {
         let mut fields = payload.split(' ');
         let mut next = || fields.next().ok_or(PayloadError::Fields);
         let (offer, amount, key, commitment) = (next()?, next()?, next()?, next()?);
@@ -168,10 +188,14 @@ impl Fill {
             }
             other => FillError::Payload(other.into()),
         })?;
-        let key = key.parse().map_err(|_| {
-            FillError::Key(key.chars().filter(char::is_ascii_graphic).take(64).collect())
-        })?;
         Ok(Self { offer, amount, key, commitment })
+    }
+
+    /// The taker's key.
+    pub(crate) fn key(&self) -> Result<NaclPublicKey, FillError> {
+        self.key.parse().map_err(|_| {
+            FillError::Key(self.key.chars().filter(char::is_ascii_graphic).take(64).collect())
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use bdk_wallet::bitcoin::{Transaction, Txid};
 
 use super::{Ended, Fact, Millis};
 use crate::blacklist::CommitmentBlacklist;
-use crate::message::{self, Fill, FillError, IoAuth, PayloadError, PubKey};
+use crate::message::{self, FillError, FillFields, IoAuth, PayloadError, PubKey};
 use crate::nacl_box::{NONCE_LENGTH, NaclBox, NaclError, NaclSecretKey};
 use crate::offer::Offer;
 use crate::podle::{Commitment, PodleError, Revelation};
@@ -190,7 +190,7 @@ impl Filled {
         secret: NaclSecretKey,
         blacklist: &mut CommitmentBlacklist,
     ) -> Result<Self, FillRefusal> {
-        let fill = Fill::parse(payload)?;
+        let fill = FillFields::parse(payload)?;
         if blacklist.refuses(&fill.commitment) {
             return Err(FillRefusal::Blacklisted(fill.commitment));
         }
@@ -199,9 +199,10 @@ impl Filled {
         if !offer.accepts(fill.amount) {
             return Err(FillRefusal::AmountOutOfRange);
         }
+        let key = fill.key()?;
         let shared = secret
-            .shared_with(&fill.key)
-            .map_err(|source| FillRefusal::Key { key: fill.key.to_string(), source })?;
+            .shared_with(&key)
+            .map_err(|source| FillRefusal::Key { key: key.to_string(), source })?;
         blacklist.reserve(fill.commitment);
         Ok(Self { offer, amount: fill.amount, commitment: fill.commitment, secret, shared })
     }

@@ -188,102 +188,119 @@ fn assert_nothing_twice(wallet: &FakeWallet) {
     }
 }
 
-/// What left of a maker to all takers, with the journal's length when it left.
-fn first_signature(stage: &Stage) -> bool {
-    stage.left.iter().any(|left| matches!(left, Left::Said { word: PrivateWord::Sig, .. }))
+/// How a conversation went before the power failed.
+struct Cut {
+    stage: Stage,
+    taker: FakeTaker,
+    killed: bool,
+}
+
+/// Plays a conversation with `transactions` different `!tx`, one answer at a time, until `step` answers were given.
+/// With `done` the wallet still does what is asked next; the machine never hears.
+fn cut(coins: &[(u8, u64)], amount: u64, transactions: u64, step: usize, done: bool) -> Cut {
+    let mut stage = Stage::new(coins);
+    let offer = stage.offers()[0];
+    let mut taker = FakeTaker::new(&mut stage, 1);
+    taker.amount = amount;
+    taker.fill(&mut stage);
+    stage.slow = |_| true;
+    stage.take_left();
+    let text = taker.revelation();
+    let sealed = taker.seal(&text);
+    stage.private(&taker.key, DIRECTORY, PrivateWord::Auth, &sealed);
+    let (mut answered, mut shown) = (0, 0);
+    let killed = loop {
+        if stage.waiting.is_empty() {
+            let said = stage.said_to(taker.nick());
+            taker.hear(&said);
+            if taker.io.is_none() || shown == transactions {
+                break false;
+            }
+            let mut tx = taker.transaction(&stage, &offer);
+            tx.output[3].value -= Amount::from_sat(shown);
+            shown += 1;
+            let sealed = taker.seal(&joinery_proto::message::tx_payload(&tx));
+            stage.private(&taker.key, DIRECTORY, PrivateWord::Tx, &sealed);
+            continue;
+        }
+        let (id, question) = stage.waiting.remove(0);
+        if answered == step {
+            if done {
+                let _ = stage.wallet.answer(question);
+            }
+            break true;
+        }
+        let answer = stage.wallet.answer(question);
+        stage.maker.answered(id, answer, stage.now);
+        stage.run();
+        answered += 1;
+    };
+    Cut { stage, taker, killed }
+}
+
+/// What the wallet does when it is opened again: rounds that ran are over.
+fn settle(wallet: &mut FakeWallet) {
+    for events in wallet.journal.values_mut() {
+        if !events.iter().any(|event| matches!(event, RoundEvent::Ended(_))) {
+            events.push(RoundEvent::Ended(joinery_wallet::round::RoundEnd {
+                code: "interrupted".to_owned(),
+                text: String::new(),
+                time: 0,
+            }));
+        }
+    }
 }
 
 #[test]
 fn killed_at_each_step_nothing_is_lost_and_nothing_used_twice() {
-    // A whole conversation has this many answers; the power fails before the nth is given to the machine, after the
-    // wallet did what was asked, and again before the wallet did it.
-    for done in [true, false] {
-        for step in 0..14_usize {
-            let mut stage = Stage::new(&[(1, 3_000_000), (3, 3_100_000)]);
-            let offer = stage.offers()[0];
-            let mut taker = FakeTaker::new(&mut stage, 1);
-            taker.fill(&mut stage);
-            // From here on every question waits, and is answered one at a time.
-            stage.slow = |_| true;
-            stage.take_left();
-            let sealed = {
-                let text = taker.revelation();
-                taker.seal(&text)
-            };
-            stage.private(&taker.key, DIRECTORY, PrivateWord::Auth, &sealed);
-            let mut answered = 0;
-            let (mut shown, mut io_left) = (false, false);
-            let killed = loop {
-                if stage.waiting.is_empty() {
-                    let said = stage.said_to(taker.nick());
-                    if !shown && words(&said).contains(&"ioauth") {
-                        taker.hear(&said);
-                        (shown, io_left) = (true, true);
-                        let tx = taker.transaction(&stage, &offer);
-                        let sealed = taker.seal(&joinery_proto::message::tx_payload(&tx));
-                        stage.private(&taker.key, DIRECTORY, PrivateWord::Tx, &sealed);
-                        continue;
-                    }
-                    break false;
+    let mut kills = 0;
+    for scenario in 0..12_u64 {
+        let coins: &[(u8, u64)] = match scenario % 4 {
+            0 => &[(1, 3_000_000), (3, 3_100_000)],
+            1 => &[(0, 700_000), (0, 800_000), (4, 3_000_000)],
+            2 => &[(2, 2_000_000), (2, 2_100_000)],
+            _ => &[(0, 3_000_000), (1, 3_000_000), (2, 3_000_000)],
+        };
+        let (amount, transactions) = (200_000 + scenario * 90_000, 1 + scenario % 3);
+        for done in [true, false] {
+            for step in 0..24 {
+                let Cut { stage, mut taker, killed } = cut(coins, amount, transactions, step, done);
+                if !killed {
+                    // The whole conversation: seven questions for the coins, three and two for the transactions.
+                    assert!(step >= 10, "scenario {scenario}, step {step}");
+                    break;
                 }
-                if answered == step {
-                    break true;
+                kills += 1;
+                let mut wallet = stage.wallet.clone();
+                // What left is durable.
+                let revealed = wallet.blacklist().refuses(&taker.commitment());
+                assert!(taker.io.is_none() || revealed);
+                let signatures = stage
+                    .left
+                    .iter()
+                    .filter(|left| matches!(left, Left::Said { word: PrivateWord::Sig, .. }));
+                let recorded: usize = wallet.rounds().iter().map(|round| round.signed.len()).sum();
+                let inputs = taker.io.as_ref().map_or(1, |io| io.utxos.len());
+                assert!(signatures.count() / inputs <= recorded);
+                settle(&mut wallet);
+                let mut stage = Stage::open(config(), wallet);
+                taker.shared = None;
+                let offer = stage.offers()[0];
+                let said = taker.fill(&mut stage);
+                if revealed {
+                    let text = error_text(&said).unwrap();
+                    assert!(text.starts_with("Commitment is blacklisted: "));
+                    taker.index = 1;
+                    taker.fill(&mut stage);
                 }
-                let (id, question) = stage.waiting.remove(0);
-                let answer = stage.wallet.answer(question);
-                stage.maker.answered(id, answer, stage.now);
-                stage.run();
-                answered += 1;
-            };
-            if killed && done {
-                // The wallet did it; the machine never heard.
-                let (_, question) = stage.waiting.remove(0);
-                let _ = stage.wallet.answer(question);
-            }
-            let sig_left = first_signature(&stage);
-            let mut wallet = stage.wallet.clone();
-            // What left is durable.
-            let blacklist = wallet.blacklist();
-            if io_left {
-                assert!(blacklist.refuses(&taker.commitment()));
-            }
-            if sig_left {
-                assert_eq!(wallet.rounds()[0].signed.len(), 1);
-            }
-            // After the restart the wallet settles what ran: without a signature it is over.
-            for (id, events) in &mut wallet.journal {
-                let round = {
-                    let RoundEvent::Begun(begin) = &events[0] else { panic!() };
-                    let mut round = joinery_wallet::round::Round::new(*id, begin.clone());
-                    events.iter().for_each(|event| round.apply(event));
-                    round
-                };
-                if round.end.is_none() {
-                    events.push(RoundEvent::Ended(joinery_wallet::round::RoundEnd {
-                        code: "interrupted".to_owned(),
-                        text: String::new(),
-                        time: 0,
-                    }));
-                }
-            }
-            let revealed = blacklist.refuses(&taker.commitment());
-            let mut stage = Stage::open(config(), wallet);
-            taker.shared = None;
-            let said = taker.fill(&mut stage);
-            if revealed {
-                assert!(error_text(&said).unwrap().starts_with("Commitment is blacklisted: "));
-                taker.index = 1;
-                taker.fill(&mut stage);
-            }
-            assert_eq!(words(&taker.auth(&mut stage)), ["ioauth"], "step {step}");
-            let tx = taker.transaction(&stage, &offer);
-            assert_eq!(words(&taker.show(&mut stage, &tx)), ["sig"]);
-            assert_nothing_twice(&stage.wallet);
-            if !killed {
-                assert!(step >= 10, "the whole conversation has ten questions");
+                assert_eq!(words(&taker.auth(&mut stage)), ["ioauth"], "{scenario} {step} {done}");
+                let tx = taker.transaction(&stage, &offer);
+                assert_eq!(words(&taker.show(&mut stage, &tx))[0], "sig");
+                assert_nothing_twice(&stage.wallet);
             }
         }
     }
+    assert!(kills >= 200, "{kills} kills");
 }
 
 /// A small generator for scripts of hostile takers.
@@ -364,15 +381,7 @@ fn market_of_liars_costs_nothing_but_what_the_commitments_allow() {
                 10 => {
                     // The power fails. What was settled meanwhile is settled.
                     let mut wallet = stage.wallet.clone();
-                    for events in wallet.journal.values_mut() {
-                        if !events.iter().any(|event| matches!(event, RoundEvent::Ended(_))) {
-                            events.push(RoundEvent::Ended(joinery_wallet::round::RoundEnd {
-                                code: "interrupted".to_owned(),
-                                text: String::new(),
-                                time: 0,
-                            }));
-                        }
-                    }
+                    settle(&mut wallet);
                     takers.iter_mut().for_each(|taker| taker.shared = None);
                     stage = Stage::open(config(), wallet);
                 }

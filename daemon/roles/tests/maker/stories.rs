@@ -56,6 +56,8 @@ fn each_bad_fill_has_its_text() {
         (with(1, "99999"), Some("amount out of range")),
         (with(1, "3000000"), Some("amount out of range")),
         (with(2, "abcd"), Some("Invalid nacl pubkey: abcd")),
+        // Of two mistakes the first in the table counts.
+        (with(2, "abcd").replacen('0', "1", 1), Some("oid not found")),
     ] {
         let said = taker.fill_with(&mut stage, &payload);
         assert_eq!(error_text(&said), reply, "{payload}");
