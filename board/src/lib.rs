@@ -2,8 +2,8 @@
 //!
 //! A status of the daemon ([`link`]), the button ([`button`]) and the time go into the model ([`ui`]); it says which
 //! [`screen`] is to be seen, which pattern the light has ([`led`]) and what is told to the daemon. [`render`] turns a
-//! screen into pixels for any `DrawTarget`. None of these reads a clock, a file or a socket; `run` does that, with
-//! a `backend` for the hardware at hand.
+//! screen into pixels for any `DrawTarget`. None of these reads a clock, a file or a socket; [`run`] does that, with
+//! a [`backend`] for the hardware at hand.
 //!
 //! What it deliberately is not: it holds no key, decides nothing about money and depends on no other crate of ours.
 //! All it can do to the daemon is in [`link::Message`].
@@ -13,6 +13,7 @@ pub mod button;
 pub mod led;
 pub mod link;
 pub mod render;
+pub mod run;
 pub mod screen;
 pub mod text;
 pub mod ui;
