@@ -7,8 +7,9 @@ SHELL := /bin/bash
 .PHONY: test check deps tools bench fuzz lint unit suite demo screens
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
-# onion connections, and a browser for the test of the page that it is shown.
-PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev libevent-dev librocksdb-dev tor chromium
+# onion connections, iproute2 for the test that no name is asked of DNS, and a browser for the test of the page that it is
+# shown.
+PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev libevent-dev librocksdb-dev tor iproute2 chromium
 
 # Fresh clone to green: everything is installed, built, checked and tested.
 test: deps tools lint suite
