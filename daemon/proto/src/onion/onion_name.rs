@@ -1,8 +1,9 @@
 //! Version 3 onion names: base32 of a public key, a checksum and the version (Tor's `rend-spec-v3`,
 //! "Encoding onion addresses").
 //!
-//! The checksum is two bytes of SHA3-256 over one short block. It finds typing errors and made-up names; it
-//! proves nothing, so the few lines of Keccak below need not resist anybody.
+//! The checksum is two bytes of SHA3-256. It finds typing errors and made-up names; it proves nothing.
+
+use sha3::{Digest, Sha3_256};
 
 /// Characters of a name before `.onion`.
 pub const NAME_LENGTH: usize = 56;
@@ -12,6 +13,8 @@ const SUFFIX: &str = ".onion";
 const BYTES: usize = 35;
 /// The version that the last byte must be.
 const VERSION: u8 = 3;
+/// What the checksum is about.
+const CHECKSUM: &[u8] = b".onion checksum";
 /// RFC 4648 base32 in lower case, as Tor writes it.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
@@ -58,106 +61,9 @@ pub fn encode(key: &[u8; 32]) -> String {
 }
 
 fn checksum(key: &[u8; 32]) -> [u8; 2] {
-    // One block of SHA3-256: the message, the padding of FIPS 202, zeros up to the rate of 136 bytes.
-    let mut block = [0_u8; 136];
-    let message = b".onion checksum".iter().chain(key).chain([VERSION, 0x06].iter());
-    for (place, byte) in block.iter_mut().zip(message) {
-        *place = *byte;
-    }
-    if let Some(last) = block.last_mut() {
-        *last |= 0x80;
-    }
-    let mut state = [0_u64; 25];
-    for (lane, bytes) in state.iter_mut().zip(block.as_chunks::<8>().0) {
-        *lane = u64::from_le_bytes(*bytes);
-    }
-    keccak(&mut state);
-    let [first, second, ..] = state[0].to_le_bytes();
+    let digest = Sha3_256::new().chain_update(CHECKSUM).chain_update(key).chain_update([VERSION]);
+    let [first, second, ..] = <[u8; 32]>::from(digest.finalize());
     [first, second]
-}
-
-/// Round constants of Keccak-f[1600] (FIPS 202, 3.2.5).
-const ROUNDS: [u64; 24] = [
-    0x0000_0000_0000_0001,
-    0x0000_0000_0000_8082,
-    0x8000_0000_0000_808a,
-    0x8000_0000_8000_8000,
-    0x0000_0000_0000_808b,
-    0x0000_0000_8000_0001,
-    0x8000_0000_8000_8081,
-    0x8000_0000_0000_8009,
-    0x0000_0000_0000_008a,
-    0x0000_0000_0000_0088,
-    0x0000_0000_8000_8009,
-    0x0000_0000_8000_000a,
-    0x0000_0000_8000_808b,
-    0x8000_0000_0000_008b,
-    0x8000_0000_0000_8089,
-    0x8000_0000_0000_8003,
-    0x8000_0000_0000_8002,
-    0x8000_0000_0000_0080,
-    0x0000_0000_0000_800a,
-    0x8000_0000_8000_000a,
-    0x8000_0000_8000_8081,
-    0x8000_0000_0000_8080,
-    0x0000_0000_8000_0001,
-    0x8000_0000_8000_8008,
-];
-/// The walk of the steps rho and pi: which lane comes next and how far it is turned.
-const WALK: [(usize, u32); 24] = [
-    (10, 1),
-    (7, 3),
-    (11, 6),
-    (17, 10),
-    (18, 15),
-    (3, 21),
-    (5, 28),
-    (16, 36),
-    (8, 45),
-    (21, 55),
-    (24, 2),
-    (4, 14),
-    (15, 27),
-    (23, 41),
-    (19, 56),
-    (13, 8),
-    (12, 25),
-    (2, 43),
-    (20, 62),
-    (14, 18),
-    (22, 39),
-    (9, 61),
-    (6, 20),
-    (1, 44),
-];
-
-#[expect(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "constant positions below 25 in an array of 25"
-)]
-fn keccak(state: &mut [u64; 25]) {
-    for constant in ROUNDS {
-        let column = |x: usize| (0..5).fold(0, |sum, y| sum ^ state[x + 5 * y]);
-        let columns = [column(0), column(1), column(2), column(3), column(4)];
-        for x in 0..5 {
-            let mix = columns[(x + 4) % 5] ^ columns[(x + 1) % 5].rotate_left(1);
-            for y in 0..5 {
-                state[x + 5 * y] ^= mix;
-            }
-        }
-        let mut carried = state[1];
-        for (lane, turn) in WALK {
-            carried = std::mem::replace(&mut state[lane], carried.rotate_left(turn));
-        }
-        for row in state.as_chunks_mut::<5>().0 {
-            let before = *row;
-            for x in 0..5 {
-                row[x] = before[x] ^ (!before[(x + 1) % 5] & before[(x + 2) % 5]);
-            }
-        }
-        state[0] ^= constant;
-    }
 }
 
 #[cfg(test)]
