@@ -502,6 +502,54 @@ fn lookups_use_their_own_connection_and_prove_what_can_be_proven() {
     assert_eq!(output(old, 0, 1).unwrap().unwrap().confirmations, 5);
     let first = server.requests().into_iter().find(|r| r.method.ends_with("listunspent")).unwrap();
     assert_eq!(first.connection, 1, "the wallet's is number 0");
+
+    // The time of a block comes with the proof; of what is deep in the chain only "unspent" is asked again.
+    let asked = |height: u32| {
+        server.forget_requests();
+        server.change(|chain| chain.mine(1));
+        await_status(&engine, "next block", |s| s.tip.is_some_and(|tip| tip.height == height));
+        let confirmations = output(old, 0, 1).unwrap().unwrap().confirmations;
+        assert_eq!(confirmations, height - 20);
+        ask(engine.block_time(21)).unwrap();
+        let lookups = server.requests().into_iter().filter(|r| r.connection == 1);
+        let methods = lookups.map(|r| r.method).filter(|method| method != "server.ping");
+        methods.collect::<Vec<_>>()
+    };
+    let all = [
+        "blockchain.scripthash.listunspent",
+        "blockchain.transaction.get",
+        "blockchain.transaction.get_merkle",
+        "blockchain.block.header",
+    ];
+    assert_eq!(asked(26), all);
+    assert_eq!(asked(27), all, "the last time: six blocks are above it");
+    assert_eq!(asked(28), all[..1]);
+}
+
+#[test]
+fn proven_output_that_moves_to_another_block_is_proven_anew() {
+    let (server, old, _) = server();
+    let engine = engine(&server.url());
+    server.change(|chain| chain.mine(10));
+    let until = |height: u32| {
+        await_status(&engine, "the tip", |s| s.tip.is_some_and(|tip| tip.height == height));
+    };
+    until(34);
+    let output = || ask(engine.foreign_output(OutPoint::new(old, 0), script(1)));
+    assert_eq!(output().unwrap().unwrap().height, Some(21));
+    server.change(|chain| chain.mine(1));
+    until(35);
+    server.lie(Fault::WrongTransaction);
+    assert!(output().is_ok(), "it is not asked for again");
+    server.honest();
+    // A reorganisation that deep does not happen by chance; what was proven before counts no more.
+    server.change(|chain| chain.reorganise(20));
+    until(36);
+    server.lie(Fault::WrongTransaction);
+    let moved = output();
+    assert!(matches!(moved, Err(ChainError::Lie { .. })), "{moved:?}");
+    server.honest();
+    assert_eq!(output().unwrap().unwrap().height, None);
 }
 
 #[test]

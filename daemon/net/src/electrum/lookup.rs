@@ -12,7 +12,7 @@ use bdk_wallet::bitcoin::{BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 use joinery_wallet::chain::{BroadcastError, ChainError, ChainStatus, ChainTip, ForeignOutput};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::answers;
 use super::backoff::Backoff;
@@ -74,7 +74,7 @@ pub(super) async fn run(
         caches: Mutex::default(),
     });
     loop {
-        match tokio::time::timeout(IDLE, questions.recv()).await {
+        match timeout(IDLE, questions.recv()).await {
             Ok(Some(question)) => {
                 tokio::spawn(Arc::clone(&lookup).answer(question));
             }
@@ -124,7 +124,15 @@ struct Caches {
     found: Cache<(OutPoint, ScriptBuf), (BlockHash, ForeignOutput)>,
     /// Outputs that were not.
     absent: Cache<(OutPoint, ScriptBuf), ()>,
-    times: Cache<u32, u32>,
+    /// Values and heights of outputs whose blocks are deep enough: of these only "unspent" is asked again.
+    proven: Cache<(OutPoint, ScriptBuf), (u64, u32)>,
+    /// Times of blocks: for good, or while this is the tip.
+    times: Cache<u32, (Option<BlockHash>, u32)>,
+}
+
+/// Whether nothing is expected to take this block back any more.
+const fn is_final(height: u32, tip: &ChainTip) -> bool {
+    height.saturating_add(FINAL_DEPTH) <= tip.height
 }
 
 struct Lookup {
@@ -144,14 +152,22 @@ impl Lookup {
             Question::Transaction(txid, reply) => {
                 let _ = reply.send(self.bounded(self.transaction(txid)).await);
             }
+            // What is known waits for no place.
             Question::Output(outpoint, script, reply) => {
-                let _ = reply.send(self.bounded(self.output(outpoint, script)).await);
+                let key = (outpoint, script);
+                let _ = reply.send(match self.known_output(&key) {
+                    Some(known) => Ok(known),
+                    None => self.bounded(self.output(key)).await,
+                });
             }
             Question::OutputNow(outpoint, script, reply) => {
-                let _ = reply.send(self.bounded(self.output_now(outpoint, script)).await);
+                let _ = reply.send(self.bounded(self.output((outpoint, script))).await);
             }
             Question::BlockTime(height, reply) => {
-                let _ = reply.send(self.bounded(self.block_time(height)).await);
+                let _ = reply.send(match self.known_time(height) {
+                    Some(time) => Ok(time),
+                    None => self.bounded(self.block_time(height)).await,
+                });
             }
             // Not bounded like a lookup: a new circuit takes its time, and no counterparty can ask for it.
             Question::Broadcast(tx, reply) => {
@@ -160,17 +176,19 @@ impl Lookup {
         }
     }
 
-    /// Waits for a place and for the answer, no longer than a lookup may take.
+    /// Waits for a place, and then for the answer, each no longer than a lookup may take. Only the second time says
+    /// something of what was asked for.
     async fn bounded<T>(
         &self,
         answer: impl Future<Output = Result<T, ChainError>>,
     ) -> Result<T, ChainError> {
-        let work = async {
-            // The semaphore is never closed.
-            let _place = self.places.acquire().await;
-            answer.await
+        let longest = self.timing.lookup;
+        // The semaphore is never closed.
+        let Ok(_place) = timeout(longest, self.places.acquire()).await else {
+            let reason = "too many questions are under way".to_owned();
+            return Err(ChainError::Unavailable { reason });
         };
-        tokio::time::timeout(self.timing.lookup, work).await.unwrap_or(Err(ChainError::TimedOut))
+        timeout(longest, answer).await.unwrap_or(Err(ChainError::TimedOut))
     }
 
     /// The connection, made if there is none. Goes on connecting when the one who asked gives up.
@@ -231,71 +249,75 @@ impl Lookup {
         }
     }
 
+    /// What was found out of an output and still stands.
+    fn known_output(&self, key: &(OutPoint, ScriptBuf)) -> Option<Option<ForeignOutput>> {
+        let tip = self.status.borrow().tip?;
+        let caches = self.caches();
+        if caches.absent.get(key, NEGATIVE_AGE).is_some() {
+            return Some(None);
+        }
+        // Good until the next block; then confirmations change, too.
+        let (at, output) = caches.found.get(key, Duration::MAX)?;
+        (at == tip.hash).then_some(Some(output))
+    }
+
+    /// Asks, whatever is known.
     async fn output(
         &self,
-        outpoint: OutPoint,
-        script: ScriptBuf,
+        key: (OutPoint, ScriptBuf),
     ) -> Result<Option<ForeignOutput>, ChainError> {
         let tip = self.tip()?;
-        let key = (outpoint, script.clone());
-        {
-            let caches = self.caches();
-            if caches.absent.get(&key, NEGATIVE_AGE).is_some() {
-                return Ok(None);
-            }
-            // Good until the next block; then confirmations change, too.
-            if let Some((at, output)) = caches.found.get(&key, Duration::MAX)
-                && at == tip.hash
-            {
-                return Ok(Some(output));
-            }
-        }
-        let output = self.ask_output(outpoint, &script, tip).await?;
-        self.remember(key, tip, output.as_ref());
-        Ok(output)
-    }
-
-    async fn output_now(
-        &self,
-        outpoint: OutPoint,
-        script: ScriptBuf,
-    ) -> Result<Option<ForeignOutput>, ChainError> {
-        let tip = self.tip()?;
-        let output = self.ask_output(outpoint, &script, tip).await?;
-        self.remember((outpoint, script), tip, output.as_ref());
-        Ok(output)
-    }
-
-    fn remember(&self, key: (OutPoint, ScriptBuf), tip: ChainTip, output: Option<&ForeignOutput>) {
+        let output = self.ask_output(&key, tip).await?;
         let mut caches = self.caches();
         caches.found.entries.remove(&key);
         caches.absent.entries.remove(&key);
-        match output {
+        match &output {
             Some(output) => caches.found.put(key, (tip.hash, output.clone())),
             None => caches.absent.put(key, ()),
         }
+        Ok(output)
     }
 
     /// Existence, value, script and depth are proven; that the output is unspent is the server's word.
     async fn ask_output(
         &self,
-        outpoint: OutPoint,
-        script: &ScriptBuf,
+        key: &(OutPoint, ScriptBuf),
         tip: ChainTip,
     ) -> Result<Option<ForeignOutput>, ChainError> {
+        let (outpoint, script) = key;
         let client = self.client().await?;
-        let call = Call {
+        let proven = self.caches().proven.get(key, Duration::MAX);
+        let mut calls = vec![Call {
             method: "blockchain.scripthash.listunspent",
             params: json!([ScriptHash::of(script).to_string()]),
             limit: ANSWER_MAX,
-        };
-        let answer = client.call(call).await?;
+        }];
+        if proven.is_none() {
+            // Together with the first question: one way to the server and back less.
+            calls.push(transaction_call(outpoint.txid));
+        }
+        let mut pending = client.submit(calls, false).into_iter();
+        let answer = client.outcome(pending.next()).await?;
         let list = answers::unspent(answer.text()).ok_or_else(|| lie("a list of unspent coins"))?;
         let mine = |entry: &&answers::Unspent| {
             entry.tx_hash == outpoint.txid && entry.tx_pos == outpoint.vout
         };
         let Some(entry) = list.iter().find(mine) else { return Ok(None) };
-        let answer = client.call(transaction_call(outpoint.txid)).await?;
+        let height = u32::try_from(entry.height).unwrap_or(0);
+        // A block that we have not heard of yet counts as the first.
+        let confirmations = tip.height.checked_sub(height).map_or(1, |above| above + 1);
+        match proven {
+            Some(proven) if proven == (entry.value, height) && is_final(height, &tip) => {
+                let value = entry.value;
+                return Ok(Some(ForeignOutput { value, confirmations, height: Some(height) }));
+            }
+            // Another block, or another value: everything anew.
+            Some(_) => {
+                pending = client.submit(vec![transaction_call(outpoint.txid)], false).into_iter()
+            }
+            None => {}
+        }
+        let answer = client.outcome(pending.next()).await?;
         let tx = answers::transaction(answer.text(), outpoint.txid)
             .ok_or_else(|| lie("another transaction than was asked for"))?;
         let index = usize::try_from(outpoint.vout).map_err(|_| lie("an output's index"))?;
@@ -304,9 +326,9 @@ impl Lookup {
             return Err(lie("an unspent coin that its transaction does not have"));
         }
         let value = entry.value;
-        let Ok(height @ 1..) = u32::try_from(entry.height) else {
+        if height == 0 {
             return Ok(Some(ForeignOutput { value, confirmations: 0, height: None }));
-        };
+        }
         let proof = Call {
             method: "blockchain.transaction.get_merkle",
             params: json!([outpoint.txid, height]),
@@ -316,14 +338,16 @@ impl Lookup {
         let proof = client.outcome(pending.next()).await?;
         let header = client.outcome(pending.next()).await?;
         let header = self.header(header.text(), height)?;
+        self.note_time(height, header.time, &tip);
         let proven = answers::merkle(proof.text()).is_some_and(|proof| {
             proof.proves(outpoint.txid, tx.base_size(), height, header.merkle_root)
         });
         if !proven {
             return Err(lie("a merkle proof that does not prove the transaction"));
         }
-        // A block that we have not heard of yet counts as the first.
-        let confirmations = tip.height.checked_sub(height).map_or(1, |above| above + 1);
+        if is_final(height, &tip) {
+            self.caches().proven.put(key.clone(), (value, height));
+        }
         Ok(Some(ForeignOutput { value, confirmations, height: Some(height) }))
     }
 
@@ -337,17 +361,24 @@ impl Lookup {
         queries::broadcast(&client, tx).await
     }
 
+    /// The time of a block, if it is known for good or while this is the tip.
+    fn known_time(&self, height: u32) -> Option<u32> {
+        let (while_tip, time) = self.caches().times.get(&height, Duration::MAX)?;
+        let stands = |hash| self.status.borrow().tip.is_some_and(|tip| tip.hash == hash);
+        while_tip.is_none_or(stands).then_some(time)
+    }
+
     async fn block_time(&self, height: u32) -> Result<u32, ChainError> {
-        if let Some(time) = self.caches().times.get(&height, Duration::MAX) {
-            return Ok(time);
-        }
         let tip = self.tip()?;
         let answer = self.client().await?.call(header_call(height)).await?;
         let time = self.header(answer.text(), height)?.time;
-        if height.saturating_add(FINAL_DEPTH) <= tip.height {
-            self.caches().times.put(height, time);
-        }
+        self.note_time(height, time, &tip);
         Ok(time)
+    }
+
+    fn note_time(&self, height: u32, time: u32, tip: &ChainTip) {
+        let while_tip = (!is_final(height, tip)).then_some(tip.hash);
+        self.caches().times.put(height, (while_tip, time));
     }
 
     /// A header with as much proof of work as its height demands.

@@ -16,7 +16,8 @@ pub struct OrderBookLimits {
     pub nicks: usize,
     /// Offers of all makers (`spec/protocol.md` 13.2: 50 000), shared likewise.
     pub offers: usize,
-    /// Chain lookups at a time (`spec/wallet.md` 13.7: 3).
+    /// Chain lookups that are asked for at a time. Twice what the backend has under way (`spec/wallet.md` 13.7: 3), so
+    /// that it never waits for the next question.
     pub lookups: usize,
     /// Chain lookups a second in the long run; makers are a few hundred.
     pub lookups_per_second: u32,
@@ -30,7 +31,7 @@ impl Default for OrderBookLimits {
         Self {
             nicks: 20_000,
             offers: 50_000,
-            lookups: 3,
+            lookups: 6,
             lookups_per_second: 20,
             proofs_per_second: 50,
         }

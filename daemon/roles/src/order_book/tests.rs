@@ -415,14 +415,14 @@ fn lookups_are_few_at_a_time_and_given_up() {
     for number in 0..10 {
         book.event(&Maker::new(number).bonded(&book, 100 + number), 1);
     }
-    assert_eq!(book.lookups.len(), 3);
+    assert_eq!(book.lookups.len(), 6);
     let coin = book.lookups[0];
     book.answer(&coin, FOUND, 2);
     book.answer(&coin, FOUND, 2);
-    assert_eq!(book.lookups.len(), 4);
+    assert_eq!(book.lookups.len(), 7);
     // Nobody answers: given up after a while, and the others get their turn.
     book.tick(14);
-    assert_eq!(book.lookups.len(), 7);
+    assert_eq!(book.lookups.len(), 10);
     book.answer(&book.lookups[1].clone(), FOUND, 15);
     assert_eq!(book.book(15).bonds.len(), 1, "too late");
 }
