@@ -104,7 +104,7 @@ impl Sessions {
         let rules = &env.config.rules;
         let chosen = tries_left
             .then(|| {
-                let (offer, amount) = (&session.offer, session.amount);
+                let (offer, amount) = (&session.offer, session.fill.amount);
                 coins::choose(env.view, rules, offer, amount, env.bonded, &taken)
             })
             .flatten();
@@ -124,7 +124,7 @@ impl Sessions {
                     role: RoundRole::Maker,
                     time: env.time(),
                     mixdepth,
-                    amount: session.amount,
+                    amount: session.fill.amount,
                     counterparties: 1,
                     destination: String::new(),
                     nick: env.config.nick.to_string(),
@@ -345,7 +345,7 @@ impl Sessions {
         let (mixdepth, next) = (plan.mixdepth, plan.next);
         env.desk.ask(Purpose::Session(id, Step::Coins), Question::Coins { round, outpoints });
         // The same taker with the same commitment is told what it was to be told before.
-        let spare = self.spare.get(&(session.nick, session.commitment));
+        let spare = self.spare.get(&(session.nick, session.fill.commitment));
         if let Some(spare) = spare.filter(|spare| spare.mixdepth == mixdepth) {
             session.cj = Some(spare.cj.clone());
             session.change = Some(spare.change.clone());

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bdk_wallet::bitcoin::{Address, OutPoint};
 use joinery_proto::conversation::Ended;
 use joinery_proto::conversation::maker::{MakerChoice, MakerSession};
+use joinery_proto::message::Fill;
 use joinery_proto::nick::Nick;
 use joinery_proto::offer::Offer;
-use joinery_proto::podle::Commitment;
 use joinery_proto::transaction::maker::MakerShare;
 use joinery_proto::transaction::signing::OwnCoin;
 use joinery_proto::utxo::WireUtxo;
@@ -89,13 +89,11 @@ pub(super) struct Session {
     pub(super) via: Source,
     /// Direct connection on which the `!fill` came.
     pub(super) link: Option<LinkId>,
-    /// Payload of the `!fill`, to know a copy of it.
-    pub(super) fill: String,
+    /// The `!fill`, to know a copy of it.
+    pub(super) fill: Fill,
     pub(super) filled_at: Duration,
     pub(super) machine: MakerSession,
     pub(super) offer: Offer,
-    pub(super) amount: u64,
-    pub(super) commitment: Commitment,
     pub(super) look_up: Option<LookUp>,
     pub(super) round: RoundState,
     pub(super) plan: Option<Chosen>,
@@ -128,7 +126,7 @@ impl Session {
         }
         let share = MakerShare {
             offer: self.offer,
-            amount: self.amount,
+            amount: self.fill.amount,
             coins,
             cj_script: cj.script_pubkey(),
             change_script: change.script_pubkey(),
@@ -153,13 +151,13 @@ impl Session {
 
     /// What a transaction comes to for us.
     pub(super) fn sums(&self, share: &MakerShare) -> RoundSums {
-        let earning = self.offer.earning(self.amount);
+        let earning = self.offer.earning(self.fill.amount);
         RoundSums {
-            amount: self.amount,
+            amount: self.fill.amount,
             counterparties: vec![self.nick.to_string()],
             input_count: u32::try_from(share.coins.len()).unwrap_or(u32::MAX),
             input_value: share.input_value(),
-            coinjoin_fee: self.offer.cj_fee.of(self.amount),
+            coinjoin_fee: self.offer.cj_fee.of(self.fill.amount),
             miner_fee: self.offer.tx_fee,
             cost: i64::try_from(earning).unwrap_or_default().saturating_neg(),
         }

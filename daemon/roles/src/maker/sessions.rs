@@ -138,17 +138,19 @@ impl Sessions {
         if self.is_struck(from, link, env.desk.now) {
             return;
         }
+        let fill = Fill::parse(payload);
         let previous = self.by_nick.get(&from).copied();
         if let Some(session) = previous.and_then(|id| self.all.get(&id)) {
             let recent = env.desk.now < session.filled_at.saturating_add(COPY_WINDOW);
-            if (session.fill == payload && recent) || !session.machine.is_replaceable() {
+            let copy = fill.as_ref() == Ok(&session.fill);
+            if (copy && recent) || !session.machine.is_replaceable() {
                 return;
             }
         }
         if !self.make_room(previous, link, env) {
             return;
         }
-        if let Some(refusal) = self.too_little(payload, env) {
+        if let Some(refusal) = fill.as_ref().ok().and_then(|fill| too_little(fill, env)) {
             self.error(from, via, refusal.reply(), env);
             return;
         }
@@ -164,7 +166,7 @@ impl Sessions {
         let (policy, compat, now) = (env.config.policy, env.config.neutrino_compat, env.millis());
         let started =
             MakerSession::start(payload, env.offers, secret, env.blacklist, policy, compat, now);
-        match (started, Fill::parse(payload)) {
+        match (started, fill) {
             (Ok((mut machine, outputs)), Ok(fill)) => {
                 machine.set_timeout(millis(env.config.timing.session));
                 if let Some(previous) = previous {
@@ -178,12 +180,10 @@ impl Sessions {
                     nick: from,
                     via,
                     link,
-                    fill: payload.to_owned(),
+                    fill,
                     filled_at: env.desk.now,
                     machine,
                     offer,
-                    amount: fill.amount,
-                    commitment: fill.commitment,
                     look_up: None,
                     round: RoundState::None,
                     plan: None,
@@ -214,16 +214,6 @@ impl Sessions {
             }
             (Ok(_), Err(_)) => {}
         }
-    }
-
-    /// An amount for which we would earn less than we want is out of range, whatever the offer says.
-    fn too_little(&self, payload: &str, env: &Env<'_>) -> Option<Ended> {
-        let fill = Fill::parse(payload).ok()?;
-        let offer = env.offers.iter().find(|offer| offer.id == fill.offer)?;
-        let enough = offer.earning(fill.amount) >= i128::from(env.config.minimum_profit);
-        let refused =
-            offer.accepts(fill.amount) && !enough && !env.blacklist.refuses(&fill.commitment);
-        refused.then_some(Ended::FillRefused(FillRefusal::AmountOutOfRange))
     }
 
     /// Whether there is room for one more; those that wait for `!auth` for more than a minute, and those that have
@@ -300,7 +290,7 @@ impl Sessions {
             self.strike(session.nick, session.link, env.desk.now);
         }
         if let Some(addresses) = session.spare_addresses() {
-            self.spare.insert((session.nick, session.commitment), addresses);
+            self.spare.insert((session.nick, session.fill.commitment), addresses);
         }
         self.error(session.nick, session.via, cause.reply(), env);
         self.finish(id, &session, cause, env);
@@ -374,6 +364,14 @@ impl Sessions {
             self.pushes.signed(txid, session.nick, session.outpoints().collect(), now);
         }
     }
+}
+
+/// An amount for which we would earn less than we want is out of range, whatever the offer says.
+fn too_little(fill: &Fill, env: &Env<'_>) -> Option<Ended> {
+    let offer = env.offers.iter().find(|offer| offer.id == fill.offer)?;
+    let enough = offer.earning(fill.amount) >= i128::from(env.config.minimum_profit);
+    let refused = offer.accepts(fill.amount) && !enough && !env.blacklist.refuses(&fill.commitment);
+    refused.then_some(Ended::FillRefused(FillRefusal::AmountOutOfRange))
 }
 
 /// A time in the unit of conversations.
