@@ -4,15 +4,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check deps tools bench fuzz lint unit suite demo screens
+.PHONY: test check deps tools bench fuzz lint unit units suite demo screens
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
-# onion connections, iproute2 for the test that no name is asked of DNS, and a browser for the test of the page that it is
-# shown.
-PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev libevent-dev librocksdb-dev tor iproute2 chromium
+# onion connections, iproute2 for the test that no name is asked of DNS, a browser for the test of the page that it is
+# shown, and systemd to check its units.
+PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev libevent-dev librocksdb-dev tor iproute2 chromium systemd
 
 # Fresh clone to green: everything is installed, built, checked and tested.
-test: deps tools lint suite
+test: deps tools lint units suite
 
 # The fast half: format, clippy and docs with warnings as errors, unit tests. Needs no bitcoind.
 check: lint unit
@@ -49,6 +49,10 @@ lint:
 
 unit:
 	cargo test --locked --workspace --lib --bins
+
+# The systemd units: no mistakes, and no more rights than they need.
+units: deps
+	systemd/check.sh
 
 # Every test; the last line has the sum of all runs.
 suite:
@@ -89,7 +93,7 @@ screens:
 	cargo run --locked --quiet -p joinery-board --example screens
 
 # A daemon in release mode with a funded wallet on a private chain; prints how to use it and stays until Ctrl-C.
-demo: PACKAGES := $(filter-out chromium,$(PACKAGES)) curl
+demo: PACKAGES := $(filter-out chromium systemd,$(PACKAGES)) curl
 demo: deps tools
 	cargo build --locked --release -p joineryd
 	cargo build --locked -p joinery-testkit --bin regtest

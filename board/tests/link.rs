@@ -169,6 +169,18 @@ fn nesting_without_end_is_refused() {
 }
 
 #[test]
+fn a_fingerprint_may_have_colons() {
+    let plain = read(&sample("idle")).unwrap().unwrap().fingerprint;
+    let mut status = sample("idle");
+    let digits: Vec<char> = status["fingerprint"].as_str().unwrap().chars().collect();
+    let pairs: Vec<String> = digits.chunks(2).map(String::from_iter).collect();
+    status["fingerprint"] = json!(pairs.join(":").to_uppercase());
+    assert_eq!(read(&status).unwrap().unwrap().fingerprint, plain);
+    status["fingerprint"] = json!(pairs.join(";"));
+    assert!(read(&status).is_err());
+}
+
+#[test]
 fn texts_are_cleaned() {
     let mut status = sample("unlock");
     status["pending"]["text"] = json!("Sato\u{202e}shi\u{7}\n1");

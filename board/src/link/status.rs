@@ -277,6 +277,8 @@ impl TryFrom<String> for Fingerprint {
     type Error = OutOfBounds;
 
     fn try_from(text: String) -> Result<Self, OutOfBounds> {
+        // Pairs with colons between them are how tools write it.
+        let text = if text.len() == 95 { text.replace(':', "") } else { text };
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(OutOfBounds("fingerprint is not 64 hexadecimal digits"));
         }
