@@ -6,8 +6,9 @@ use bdk_wallet::bitcoin::secp256k1::PublicKey;
 use bdk_wallet::bitcoin::{Address, OutPoint, Transaction, Txid};
 use joinery_proto::transaction::signing::OwnCoin;
 use secrecy::SecretString;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::state::now;
 use super::{BondCertificate, RoundError, SendError, SendRequest, ServiceError};
 use crate::directory::ChangePasswordError;
 use crate::round::{RoundBegin, RoundEnd, RoundEvent, RoundId, RoundSums};
@@ -23,6 +24,41 @@ pub(super) struct Prepared {
     pub(super) txid: Txid,
     pub(super) fee: u64,
     pub(super) includes_expired_bond: bool,
+}
+
+/// A round on its way to whoever asked for it. If that one has gone away, the round is ended: nobody would do it.
+#[derive(Debug)]
+pub(super) struct BegunRound {
+    id: RoundId,
+    /// For ending it; empty once somebody has it.
+    commands: Option<mpsc::WeakUnboundedSender<Command>>,
+}
+
+impl BegunRound {
+    pub(super) const fn new(id: RoundId, commands: mpsc::WeakUnboundedSender<Command>) -> Self {
+        Self { id, commands: Some(commands) }
+    }
+
+    /// Takes the round over.
+    pub(super) fn take(mut self) -> RoundId {
+        self.commands = None;
+        self.id
+    }
+}
+
+impl Drop for BegunRound {
+    fn drop(&mut self) {
+        if let Some(commands) = self.commands.take().and_then(|commands| commands.upgrade()) {
+            let end = RoundEnd {
+                code: "interrupted".to_owned(),
+                text: "Whoever began the round went away.".to_owned(),
+                time: now(),
+            };
+            let (reply, _) = oneshot::channel();
+            // An error means that the wallet was closed; the round is ended when it opens again.
+            let _ = commands.send(Command::EndRound { round: self.id, end, reply });
+        }
+    }
 }
 
 /// How sending a prepared transaction ended.
@@ -93,7 +129,7 @@ pub(super) enum Command {
     },
     BeginRound {
         begin: Box<RoundBegin>,
-        reply: Reply<RoundId, RoundError>,
+        reply: Reply<BegunRound, RoundError>,
     },
     Reserve {
         round: RoundId,

@@ -6,7 +6,7 @@ use bdk_wallet::bitcoin::secp256k1::PublicKey;
 use bdk_wallet::bitcoin::{OutPoint, Transaction};
 use joinery_proto::transaction::signing::OwnCoin;
 
-use super::command::Command;
+use super::command::{BegunRound, Command};
 use super::{BondCertificate, RoundError, RoundSent, WalletHandle, send};
 use crate::round::{Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundSums};
 
@@ -19,14 +19,16 @@ impl WalletHandle {
     }
 
     /// Opens a round. Durable when this returns. A round that is open when the process ends is ended as `interrupted`
-    /// when the wallet is opened again.
+    /// when the wallet is opened again; one whose number nobody hears, because the caller goes away, at once.
     ///
     /// # Errors
     /// [`RoundError::NoSuchMixdepth`], [`RoundError::TooLarge`], [`RoundError::MakerOnly`], [`RoundError::Store`],
     /// [`RoundError::Closed`].
     pub async fn begin_round(&self, begin: RoundBegin) -> Result<RoundId, RoundError> {
         let begin = Box::new(begin);
-        self.ask(|reply| Command::BeginRound { begin, reply }).await
+        let begun: Result<BegunRound, RoundError> =
+            self.ask(|reply| Command::BeginRound { begin, reply }).await;
+        begun.map(BegunRound::take)
     }
 
     /// Holds coins for a round, all or none: nothing else selects, spends or freezes them from then on, also after a

@@ -176,18 +176,6 @@ impl State {
         Ok(id)
     }
 
-    /// Whoever asked for the round has gone away.
-    pub(super) fn drop_round(&mut self, id: RoundId) {
-        let end = RoundEnd {
-            code: "interrupted".to_owned(),
-            text: "Whoever began the round went away.".to_owned(),
-            time: now(),
-        };
-        if let Err(error) = self.end_round(id, end) {
-            tracing::warn!(round = %id, %error, "a round without owner could not be ended");
-        }
-    }
-
     pub(super) fn reserve(
         &mut self,
         id: RoundId,

@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::command::{Command, Outcome, Reply};
+use super::command::{BegunRound, Command, Outcome, Reply};
 use super::state::State;
 use crate::chain::WatchEvent;
 use crate::directory::OpenedKeys;
@@ -145,9 +145,8 @@ impl State {
     fn round_command(&mut self, command: Command) {
         match command {
             Command::BeginRound { begin, reply } => {
-                if let Err(Ok(round)) = reply.send(self.begin_round(*begin)) {
-                    self.drop_round(round);
-                }
+                let begun = self.begin_round(*begin);
+                answer(reply, begun.map(|id| BegunRound::new(id, self.commands.clone())));
             }
             Command::Reserve { round, outpoints, reply } => {
                 answer(reply, self.reserve(round, outpoints));
