@@ -213,7 +213,11 @@ pub fn irc(data: &[u8]) -> bool {
     let mut whole = false;
     for (time, piece) in (0..).zip(text.split('\n')) {
         let _ = irc_lines::source_nick(piece);
-        whole |= pieces.push(some_nick(), piece, time).is_some();
+        if let Some(line) = irc_lines::IrcLine::parse(piece) {
+            let _ = irc_lines::network_name(&line.params).map(irc_lines::is_host_id);
+            let _ = pieces.push(line.name(), line.param(1), time);
+        }
+        whole |= pieces.push("J5CdDnhVDhc5R7Gg", piece, time).is_some();
     }
     whole
 }

@@ -2,7 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::irc::{Reassembler, announcement_lines, channel_name, private_lines, source_nick};
+use crate::irc::{
+    Reassembler, announcement_lines, channel_name, private_lines, source_name, source_nick,
+};
 use crate::nick::Nick;
 use crate::offer::{Offer, OrderType};
 use crate::private_message::PrivateWord;
@@ -77,7 +79,9 @@ fn private_messages_are_cut_byte_for_byte() {
         let head = format!("PRIVMSG {to} :");
         let whole: Vec<String> = lines
             .iter()
-            .filter_map(|line| reassembler.push(to, line.strip_prefix(&head).unwrap(), 0))
+            .filter_map(|line| {
+                reassembler.push(&case.to_nick, line.strip_prefix(&head).unwrap(), 0)
+            })
             .collect();
         assert_eq!(whole, [format!("{} {}", case.command, case.message)], "{}", case.name);
     }
@@ -91,7 +95,7 @@ fn messages_are_put_together_as_by_the_reference() {
         for Line { source, target, text } in &case.lines {
             let Some(nick) = source_nick(source) else { continue };
             if *target == case.our_nick {
-                let message = reassembler.push(nick, text, 0);
+                let message = reassembler.push(source_name(source), text, 0);
                 private.extend(message.map(|text| (nick.to_string(), format!("!{text}"))));
             } else if *target == case.our_channel {
                 public.push((nick.to_string(), text.clone()));
