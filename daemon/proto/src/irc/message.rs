@@ -15,8 +15,8 @@ pub const MAX_LINE_OUT: usize = 510;
 pub const MAX_PARAMS: usize = 15;
 /// Longest name of a user that is taken, bytes. Servers allow 9 to about 30.
 pub const MAX_NAME: usize = 64;
-/// Longest host id that is taken, bytes.
-pub const MAX_HOSTID: usize = 64;
+/// Longest host id that is taken, bytes: the longest host name and a port.
+pub const MAX_HOSTID: usize = 258;
 
 /// One line, split.
 #[derive(Debug, Clone, PartialEq, Eq)]

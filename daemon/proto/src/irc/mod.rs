@@ -74,16 +74,23 @@ pub fn private_lines_within(
     pieces.into_iter().enumerate().map(line).collect()
 }
 
-/// Lines that announce offers in a channel: as many whole offers to a line as fit.
+/// Lines that announce offers in a channel: as many whole offers to a line as the reference puts there.
+#[must_use]
+pub fn announcement_lines(channel: &str, offers: &[Offer]) -> Vec<String> {
+    announcement_lines_within(MAX_PRIVMSG, channel, offers)
+}
+
+/// Lines that announce offers in a channel, none longer than `longest` unless a single offer is: see
+/// [`longest_privmsg`].
 #[must_use]
 #[expect(clippy::arithmetic_side_effects, reason = "lengths of short texts")]
-pub fn announcement_lines(channel: &str, offers: &[Offer]) -> Vec<String> {
+pub fn announcement_lines_within(longest: usize, channel: &str, offers: &[Offer]) -> Vec<String> {
     let head = format!("PRIVMSG {channel} :");
     let mut lines = Vec::new();
     let mut line = head.clone();
     for offer in offers {
         let item = format!("{COMMAND_PREFIX}{}", public_message::announce(offer));
-        if line.len() > head.len() && line.len() + item.len() + LAST.len() > MAX_PRIVMSG {
+        if line.len() > head.len() && line.len() + item.len() + LAST.len() > longest {
             lines.push(format!("{line}{LAST}"));
             line.clone_from(&head);
         }

@@ -10,7 +10,6 @@ use joinery_proto::onion::location::Location;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::complaints::{Cause, Complaints};
 use super::config::{ChannelConfig, ChannelConfigError, MAX_DIRECTORIES, NickAuthPolicy};
 use super::direct::{
     Direct, Direction, HANDSHAKE_WAIT, IMPOSTOR_AFTER, MAX_INBOUND, MAX_OUTBOUND, Progress,
@@ -19,10 +18,11 @@ use super::direct::{
 use super::directory::{Directory, DirectoryState, DirectoryStatus, Session, Stage};
 use super::output::{LogFact, Output, Purpose};
 use super::peers::{PeerInfo, Peers};
-use super::recent::Recent;
 use super::sending::Parked;
 use crate::budget::Budget;
+use crate::complaints::{Cause, Complaints};
 use crate::event::{ChannelEvent, DirectoryId, LinkId, Source};
+use crate::recent::Recent;
 
 /// Longest reason of a lost connection that is kept, characters.
 const MAX_REASON: usize = 256;
@@ -295,8 +295,8 @@ impl OnionChannel {
     }
 
     pub(super) fn complain(&mut self, cause: Cause, via: Source) {
-        if let Some(fact) = self.complaints.report(cause, via, self.now) {
-            self.out(Output::Log(fact));
+        if let Some(unreported) = self.complaints.report(cause, self.now) {
+            self.out(Output::Log(LogFact::Misbehaviour { cause, via, unreported }));
         }
     }
 

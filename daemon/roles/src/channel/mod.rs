@@ -57,7 +57,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod complaints;
 mod config;
 mod direct;
 mod directory;
@@ -65,12 +64,11 @@ mod machine;
 mod output;
 mod peers;
 mod receiving;
-mod recent;
 mod sending;
 #[cfg(test)]
 mod tests;
 
-pub use complaints::Cause;
+pub use crate::complaints::Cause;
 pub use config::{
     ChannelConfig, ChannelConfigError, ChannelTiming, DirectoryAddress, MAX_DIRECTORIES,
     NickAuthPolicy, directory_identity,

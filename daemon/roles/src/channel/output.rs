@@ -5,7 +5,7 @@ use std::time::Duration;
 use joinery_proto::nick::Nick;
 use joinery_proto::onion::location::PeerAddress;
 
-use super::complaints::Cause;
+use crate::complaints::Cause;
 use crate::event::{ChannelEvent, DirectoryId, LinkId, Source};
 
 /// What a connection is for. Each gets its own Tor circuit (`spec/protocol.md` 4.2).

@@ -12,15 +12,15 @@ use joinery_proto::onion::nick_auth::{Challenge, Verdict};
 use joinery_proto::onion::peerlist;
 use joinery_proto::private_message::{ONION_HOSTID, UnverifiedMessage};
 
-use super::complaints::Cause;
 use super::config::NickAuthPolicy;
 use super::direct::{Direct, MAX_STRIKES, Progress};
 use super::directory::{Authentication, Stage};
 use super::machine::{OnionChannel, Owner};
 use super::output::Output;
 use super::peers::bit;
-use super::recent::Recent;
+use crate::complaints::Cause;
 use crate::event::{ChannelEvent, DirectoryId, LinkId, Source};
+use crate::recent::Recent;
 
 /// A link that used up its budget is read again when this much of it is back.
 const LINES_AFTER_PAUSE: u32 = 20;

@@ -9,23 +9,23 @@ use joinery_proto::nick::Nick;
 use joinery_proto::private_message::PrivateWord;
 
 /// How long a message is remembered.
-pub(super) const WINDOW: Duration = Duration::from_secs(30);
+pub(crate) const WINDOW: Duration = Duration::from_secs(30);
 /// Most messages that are remembered; the oldest are forgotten first.
 const MAX_RECENT: usize = 8_192;
 
 /// A message: who said what. Neither key nor signature, which a relay can write differently.
-pub(super) type Digest = [u8; 32];
+pub(crate) type Digest = [u8; 32];
 
 /// Verified messages of the last while.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(crate) struct Recent {
     known: HashSet<Digest>,
     order: VecDeque<(Duration, Digest)>,
 }
 
 impl Recent {
     /// Names a message.
-    pub(super) fn digest(from: &Nick, word: PrivateWord, payload: &str) -> Digest {
+    pub(crate) fn digest(from: &Nick, word: PrivateWord, payload: &str) -> Digest {
         let mut engine = sha256::Hash::engine();
         for part in [from.as_str(), " ", word.as_str(), " ", payload] {
             engine.input(part.as_bytes());
@@ -34,7 +34,7 @@ impl Recent {
     }
 
     /// Whether it arrived within the window.
-    pub(super) fn contains(&mut self, digest: &Digest, now: Duration) -> bool {
+    pub(crate) fn contains(&mut self, digest: &Digest, now: Duration) -> bool {
         while let Some((at, old)) = self.order.front()
             && now.saturating_sub(*at) > WINDOW
         {
@@ -45,7 +45,7 @@ impl Recent {
     }
 
     /// Remembers it.
-    pub(super) fn insert(&mut self, digest: Digest, now: Duration) {
+    pub(crate) fn insert(&mut self, digest: Digest, now: Duration) {
         if !self.known.insert(digest) {
             return;
         }

@@ -4,9 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::output::LogFact;
-use crate::event::Source;
-
 /// Time between two lines about the same cause.
 const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -14,7 +11,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// A line that is no envelope.
+    /// A line that is no message.
     MalformedLine,
     /// A message that names no sender, recipient or command.
     UnroutableMessage,
@@ -36,13 +33,14 @@ pub enum Cause {
 
 /// When what was last complained about.
 #[derive(Debug, Default)]
-pub(super) struct Complaints {
+pub(crate) struct Complaints {
     by_cause: BTreeMap<Cause, (Duration, u64)>,
 }
 
 impl Complaints {
-    /// The line for the log, unless there was one for this cause within the last minute.
-    pub(super) fn report(&mut self, cause: Cause, via: Source, now: Duration) -> Option<LogFact> {
+    /// Whether there is to be a line for the log: not if there was one for this cause within the last minute.
+    /// Returns how often it happened since then without a line.
+    pub(crate) fn report(&mut self, cause: Cause, now: Duration) -> Option<u64> {
         if let Some((last, unreported)) = self.by_cause.get_mut(&cause)
             && now.saturating_sub(*last) < INTERVAL
         {
@@ -50,28 +48,22 @@ impl Complaints {
             return None;
         }
         let (_, unreported) = self.by_cause.insert(cause, (now, 0)).unwrap_or_default();
-        Some(LogFact::Misbehaviour { cause, via, unreported })
+        Some(unreported)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::DirectoryId;
 
     #[test]
     fn one_line_a_minute_for_each_cause() {
         let mut complaints = Complaints::default();
-        let via = Source::Directory(DirectoryId(0));
         let at = Duration::from_secs;
-        let mut report = |cause, now| complaints.report(cause, via, now);
+        let mut report = |cause, now| complaints.report(cause, now);
         assert!(report(Cause::MalformedLine, at(0)).is_some());
         assert!((0..59).all(|second| report(Cause::MalformedLine, at(second)).is_none()));
         assert!(report(Cause::TooManyLines, at(1)).is_some());
-        let Some(LogFact::Misbehaviour { unreported, .. }) = report(Cause::MalformedLine, at(60))
-        else {
-            panic!("a minute is over");
-        };
-        assert_eq!(unreported, 59);
+        assert_eq!(report(Cause::MalformedLine, at(60)), Some(59));
     }
 }
