@@ -7,9 +7,9 @@ SHELL := /bin/bash
 .PHONY: test check deps tools bench fuzz lint unit units suite demo screens
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
-# onion connections, iproute2 for the test that no name is asked of DNS, a browser for the test of the page that it is
-# shown, and systemd to check its units.
-PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev libevent-dev librocksdb-dev tor iproute2 chromium systemd
+# onion connections, an IRC server for those of IRC, iproute2 for the test that no name is asked of DNS, a browser for
+# the test of the page that it is shown, and systemd to check its units.
+PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev libevent-dev librocksdb-dev tor ngircd iproute2 chromium systemd
 
 # Fresh clone to green: everything is installed, built, checked and tested.
 test: deps tools lint units suite

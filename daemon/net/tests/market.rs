@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are test code")]
 
+#[path = "market/irc.rs"]
+mod irc;
 #[path = "market/onion.rs"]
 mod onion;
 #[path = "market/tor.rs"]

@@ -7,6 +7,7 @@
 //! * [`Bench`]: `Bench::start()` gives a private regtest chain; [`Chain`] has what can be done to it.
 //! * [`DirectoryNode`]: a JoinMarket directory on loopback.
 //! * [`Makers`]: peers of a directory that answer with offers and bonds.
+//! * [`Ngircd`]: an IRC server on loopback.
 //! * [`fake_electrum`]: an Electrum server that is honest or lies, as a test wants it.
 //! * [`Relay`]: TLS, a SOCKS5 proxy or a cable to pull, in front of either server.
 //! * [`vectors`]: loads published vectors and reports every failing index.
@@ -19,6 +20,7 @@ mod directory;
 mod electrum;
 pub mod fake_electrum;
 mod makers;
+mod ngircd;
 mod process;
 mod relay;
 mod rpc;
@@ -30,6 +32,7 @@ pub use bench::{Bench, Chain, Coin, Endpoints, INITIAL_BLOCKS, funds_address};
 pub use directory::DirectoryNode;
 pub use electrum::{Electrum, script_hash};
 pub use makers::{Makers, TestBond, TestMaker};
+pub use ngircd::Ngircd;
 pub use process::Supervised;
 pub use relay::{Relay, SocksRequest, TestCertificate};
 pub use rpc::{Rpc, RpcError};

@@ -26,7 +26,7 @@ mod rules;
 mod script;
 pub(crate) mod socks;
 mod sync;
-mod tls;
+pub(crate) mod tls;
 mod transport;
 mod url;
 mod watch;

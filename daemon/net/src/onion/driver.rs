@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use joinery_proto::onion::envelope::MAX_LINE_IN;
 use joinery_proto::onion::location::Location;
 use joinery_roles::channel::{LogFact, OnionChannel, Output};
 use joinery_roles::event::{ChannelEvent, LinkId};
@@ -14,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::dial::Dialer;
 use super::handle::Call;
-use super::link::{Input, Link};
 use super::serve::{self, Service, ServiceState};
 use super::{OnionConfig, OnionStatus};
+use crate::link::{Link, LinkLimits, LinkNews};
 use crate::tor::TorState;
 
 /// Inputs that wait for the driver; each link has at most one line among them.
@@ -27,6 +28,25 @@ const BACKLOG: usize = 1_024;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Longest sleep: far ends of time are not for timers.
 const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);
+
+/// What tasks tell the driver.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A dialled connection is open.
+    Opened(LinkId, TcpStream),
+    /// Whether the proxy could be used at all; why not.
+    Proxy(Option<String>),
+    /// A peer has connected to our listener.
+    Accepted(TcpStream),
+    /// A connection has something to say.
+    Link(LinkNews),
+}
+
+impl From<LinkNews> for Input {
+    fn from(news: LinkNews) -> Self {
+        Self::Link(news)
+    }
+}
 
 pub(super) struct Driver {
     channel: OnionChannel,
@@ -225,7 +245,7 @@ impl Driver {
                 let link = self.channel.accepted(now);
                 self.open(link, stream);
             }
-            Input::Line(link, line) => {
+            Input::Link(LinkNews::Line(link, line)) => {
                 if self.links.contains_key(&link) {
                     self.channel.received(link, &line, now);
                     // What the machine wants done with this line comes first: it may want a pause.
@@ -235,7 +255,7 @@ impl Driver {
                     }
                 }
             }
-            Input::Closed(link, reason) => {
+            Input::Link(LinkNews::Closed(link, reason)) => {
                 if self.forget(link) {
                     self.channel.closed(link, &reason, now);
                 }
@@ -249,9 +269,13 @@ impl Driver {
     }
 
     fn open(&mut self, link: LinkId, stream: TcpStream) {
-        let (queue, timeout) = (self.config.write_queue, self.config.write_timeout);
+        let limits = LinkLimits {
+            line: MAX_LINE_IN,
+            queue: self.config.write_queue,
+            patience: self.config.write_timeout,
+        };
         let (readers, writers) = (&mut self.tasks, &mut self.writers);
-        let open = Link::open(link, stream, (queue, timeout), &self.inputs, readers, writers);
+        let open = Link::open(link, stream.into_split(), limits, &self.inputs, readers, writers);
         self.links.insert(link, open);
     }
 
@@ -267,7 +291,7 @@ impl Driver {
                                 (by_proxy.then_some(None), Input::Opened(link, stream))
                             }
                             Err(error) => {
-                                (error.of_proxy(), Input::Closed(link, error.to_string()))
+                                (error.of_proxy(), LinkNews::Closed(link, error.to_string()).into())
                             }
                         };
                         if let Some(failure) = proxy {

@@ -48,7 +48,6 @@
 mod dial;
 mod driver;
 mod handle;
-mod link;
 mod serve;
 mod status;
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::link::Input;
+use super::driver::Input;
 use crate::tor::{self, ControlAddress, TorConfig, TorState, TorTiming};
 
 /// Pause after an error of the listener: out of file descriptors, most likely.
