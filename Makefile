@@ -93,7 +93,7 @@ screens:
 	cargo run --locked --quiet -p joinery-board --example screens
 
 # A daemon in release mode with a funded wallet on a private chain; prints how to use it and stays until Ctrl-C.
-demo: PACKAGES := $(filter-out chromium systemd,$(PACKAGES)) curl
+demo: PACKAGES := $(filter-out ngircd chromium systemd,$(PACKAGES)) curl
 demo: deps tools
 	cargo build --locked --release -p joineryd
 	cargo build --locked -p joinery-testkit --bin regtest

@@ -66,7 +66,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         "starting"
     );
     let kept = &config.joinmarket;
-    tracing::debug!(irc = kept.irc.len(), serving = ?kept.serving(), "kept for the coinjoin roles");
+    tracing::debug!(serving = ?kept.serving(), "kept for the coinjoin roles");
     if let Some(socket) = &config.board_socket {
         tracing::info!(board_socket = %socket.display(), "set, but not used by this version");
     }

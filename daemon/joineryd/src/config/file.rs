@@ -83,7 +83,19 @@ pub(crate) struct JoinmarketTable {
     pub(crate) tor_control: Option<String>,
     pub(crate) service: Option<String>,
     pub(crate) serve: Option<String>,
-    pub(crate) irc: Option<Vec<String>>,
+    #[serde(default)]
+    pub(crate) irc: Vec<IrcTable>,
+}
+
+/// `[[joinmarket.irc]]`: an IRC server, once for each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IrcTable {
+    pub(crate) host: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) channel: Option<String>,
+    pub(crate) tls: Option<bool>,
+    pub(crate) certificate_sha256: Option<String>,
 }
 
 /// `[order_book]`: the watcher.

@@ -10,14 +10,13 @@ use joinery_roles::channel::{DirectoryAddress, MAX_DIRECTORIES};
 use joinery_wallet::types::Network;
 
 use super::file::{JoinmarketTable, OrderBookTable};
+use super::irc::{self, Irc};
 use super::{ConfigError, HostPort, hidden, parse, value};
 use crate::cli::Options;
 use crate::market::{MarketConfig, Watch};
 
 /// Longest JoinMarket network name; the protocol sends it in each handshake.
 const MAX_NETWORK_NAME: usize = 32;
-/// IRC servers that a list may hold.
-const MAX_IRC: usize = 16;
 /// Where Tor takes SOCKS connections by default.
 const SOCKS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9050);
@@ -67,8 +66,8 @@ pub(crate) struct Joinmarket {
     pub(crate) service: ServiceKind,
     /// Where their connections arrive, on this machine.
     pub(crate) serve: SocketAddr,
-    /// IRC servers; none unless given. Kept for the IRC channel.
-    pub(crate) irc: Vec<HostPort>,
+    /// IRC servers; none unless given.
+    pub(crate) irc: Vec<Irc>,
 }
 
 impl Joinmarket {
@@ -97,10 +96,7 @@ impl Joinmarket {
         };
         let built_in = built_in.iter().map(|text| (*text).to_owned());
         let given = if given.is_empty() { built_in.collect() } else { given };
-        let irc = file.irc.unwrap_or_default();
-        if irc.len() > MAX_IRC {
-            return Err(ConfigError::Contradiction("joinmarket.irc may have 16 entries at most"));
-        }
+        let irc = irc::build(file.irc, &name)?;
         let control = parse("joinmarket.tor_control", file.tor_control)?;
         let service = match file.service.as_deref() {
             None if network == Network::Regtest => ServiceKind::Plain,
@@ -123,7 +119,7 @@ impl Joinmarket {
             tor_control: control.unwrap_or(ControlAddress::Tcp(CONTROL)),
             service,
             serve: loopback("joinmarket.serve", file.serve.as_deref())?.unwrap_or(SERVE),
-            irc: list("joinmarket.irc", &irc)?,
+            irc,
         })
     }
 }
@@ -240,6 +236,7 @@ pub(crate) fn market(config: &super::Config) -> MarketConfig {
         jm_network: joinmarket.network.clone(),
         directories,
         socks: joinmarket.socks,
+        irc: joinmarket.irc.clone(),
     }
 }
 

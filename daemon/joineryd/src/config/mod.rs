@@ -2,6 +2,7 @@
 
 mod address;
 mod file;
+mod irc;
 mod market;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use tracing_subscriber::filter::Targets;
 use crate::cli::Options;
 pub(crate) use address::{HostPort, is_host_name};
 use file::File;
+pub(crate) use irc::Irc;
 pub(crate) use market::{Joinmarket, OrderBook, market};
 
 /// Port of the API (`spec/api.md` 1.1).

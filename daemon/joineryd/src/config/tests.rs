@@ -157,7 +157,31 @@ fn each_bad_value_gets_one_sentence_that_names_its_setting() {
         ),
         ("joinmarket.service = \"yes\"", "joinmarket.service is \"yes\": must be onion, plain"),
         ("joinmarket.service = \"plain\"", "joinmarket.service can be plain on regtest only"),
-        ("joinmarket.irc = [\"irc.example\"]", "joinmarket.irc is \"irc.example\": needs a port"),
+        ("[[joinmarket.irc]]\nport = 6667", "joinmarket.irc needs a host"),
+        (
+            "[[joinmarket.irc]]\nhost = \"irc.example:6697\"",
+            "joinmarket.irc.host is \"irc.example:6697\": must be a host name or an address, without a port",
+        ),
+        (
+            "[[joinmarket.irc]]\nhost = \"irc.example\"\nport = 0",
+            "joinmarket.irc.port is \"0\": must be from 1 to 65535",
+        ),
+        (
+            "[[joinmarket.irc]]\nhost = \"irc.example\"\nchannel = \"#joinmarket-pit\"",
+            "joinmarket.irc.channel is \"#joinmarket-pit\": must be 1 to 40 letters, digits, hyphens, dots or underscores, without #",
+        ),
+        (
+            "[[joinmarket.irc]]\nhost = \"irc.example\"\ncertificate_sha256 = \"ab\"",
+            "joinmarket.irc.certificate_sha256 is \"ab\": a SHA-256 fingerprint has 64",
+        ),
+        (
+            "[[joinmarket.irc]]\nhost = \"a.onion\"\ncertificate_sha256 = \"abababababababababababababababababababababababababababababababab\"",
+            "joinmarket.irc.certificate_sha256 is of no use without tls",
+        ),
+        (
+            "[[joinmarket.irc]]\nhost = \"a.onion\"\n[[joinmarket.irc]]\nhost = \"A.onion\"",
+            "joinmarket.irc names a server twice",
+        ),
         (
             "order_book.watch = \"never\"",
             "order_book.watch is \"never\": must be always, unlocked or off",
@@ -196,6 +220,11 @@ fn keys(table: &toml::Table, prefix: &str, out: &mut BTreeSet<String>) {
     for (key, value) in table {
         match value {
             toml::Value::Table(inner) => keys(inner, &format!("{prefix}{key}."), out),
+            toml::Value::Array(entries) if entries.iter().any(toml::Value::is_table) => {
+                for entry in entries.iter().filter_map(toml::Value::as_table) {
+                    keys(entry, &format!("{prefix}{key}."), out);
+                }
+            }
             _ => {
                 out.insert(format!("{prefix}{key}"));
             }
@@ -244,7 +273,12 @@ fn shipped_sample_is_valid_with_every_line_uncommented_and_documents_every_key()
             known.insert(format!("{table}{key}"));
         }
     }
-    for table in ["electrum", "wallet", "http", "joinmarket", "order_book", "board", "log"] {
+    let error = File::parse("[[joinmarket.irc]]\nzzz = 1", Path::new("x")).unwrap_err().to_string();
+    let (_, list) = error.split_once("expected").unwrap();
+    known.extend(list.split('`').skip(1).step_by(2).map(|key| format!("joinmarket.irc.{key}")));
+    for table in
+        ["electrum", "wallet", "http", "joinmarket", "joinmarket.irc", "order_book", "board", "log"]
+    {
         assert!(known.remove(table));
     }
     assert_eq!(documented, known);
@@ -283,4 +317,43 @@ fn maker_is_served_by_tor_except_on_regtest() {
     let unix = "joinmarket = { tor_control = \"unix:/run/tor/control\", serve = \"127.0.0.1:1\" }";
     let Some(Serving::Onion { control, listen, .. }) = serving(unix) else { panic!("by Tor") };
     assert_eq!((control.to_string(), listen.port()), ("unix:/run/tor/control".into(), 1));
+}
+
+#[test]
+fn irc_is_off_and_its_servers_have_what_they_usually_have() {
+    assert!(from_file("").unwrap().joinmarket.irc.is_empty());
+    let file = r#"
+        [joinmarket]
+        network = "signet"
+        [[joinmarket.irc]]
+        host = "abc.onion"
+        [[joinmarket.irc]]
+        host = "IRC.example"
+        [[joinmarket.irc]]
+        host = "127.0.0.1"
+        port = 1
+        channel = "pit"
+        tls = true
+    "#;
+    let config = from_file(file).unwrap();
+    let shown: Vec<_> = config
+        .joinmarket
+        .irc
+        .iter()
+        .map(|irc| {
+            let server = &irc.server;
+            (server.host(), server.port(), server.channel(), server.tls())
+        })
+        .collect();
+    let expected = [
+        ("abc.onion", 6667, "#joinmarket-pit-sig", false),
+        ("irc.example", 6697, "#joinmarket-pit-sig", true),
+        ("127.0.0.1", 1, "#pit-sig", true),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(market(&config).irc, config.joinmarket.irc);
+    let pinned =
+        format!("[[joinmarket.irc]]\nhost = \"h\"\ncertificate_sha256 = \"{}\"", "ab".repeat(32));
+    let trust = from_file(&pinned).unwrap().joinmarket.irc[0].trust;
+    assert_eq!(trust, TlsTrust::Pin(Fingerprint([0xab; 32])));
 }

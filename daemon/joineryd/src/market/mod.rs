@@ -1,4 +1,4 @@
-//! The market task: an order book watcher of its own nick (`spec/roles.md` 7). It listens to the message channel,
+//! The market task: an order book watcher of its own nick (`spec/roles.md` 7). It listens to the message channels,
 //! drives the order book, looks bonds up on the chain, and shows the API what it has. It needs no wallet.
 //!
 //! Its nick is drawn at each start, is never that of a maker or taker, and its circuits are its own.
@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use joinery_api::{AppState, MarketView};
 use joinery_net::ProxyUrl;
-use joinery_net::onion::{NotSaid, OnionConfig, OnionHandle, OnionStatus, spawn};
+use joinery_net::irc::{self, IrcHandle, IrcSockets};
+use joinery_net::onion::{OnionConfig, OnionHandle, OnionStatus, spawn};
 use joinery_proto::bitcoin::secp256k1::SecretKey;
 use joinery_proto::private_message::NickKey;
 use joinery_roles::channel::{Audience, ChannelConfig, ChannelTiming, DirectoryAddress};
 use joinery_roles::event::{ChannelEvent, Source};
+use joinery_roles::irc_channel::{self, IrcConfig, IrcTiming};
 use joinery_roles::order_book::{
     BondAnswer, BondedCoin, Book, BookTip, OrderBook, OrderBookConfig, OrderBookTiming, Output,
 };
@@ -23,11 +25,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// News of the channel that wait for the book.
+use crate::config::Irc;
+
+/// News of the channels that wait for the book.
 const NEWS: usize = 256;
 /// Shortest time between two books for readers.
 const PUBLISH: Duration = Duration::from_millis(50);
-/// How long no directory may be reached before that is shown as trouble.
+/// How long no directory or IRC server may be reached before that is shown as trouble.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How often it is looked whether a wallet is unlocked, when that decides.
 const LOOK: Duration = Duration::from_secs(2);
@@ -58,6 +62,8 @@ pub(crate) struct MarketConfig {
     pub(crate) directories: Vec<DirectoryAddress>,
     /// Tor.
     pub(crate) socks: ProxyUrl,
+    /// IRC servers; usually none.
+    pub(crate) irc: Vec<Irc>,
 }
 
 /// The task before it runs.
@@ -98,7 +104,7 @@ impl Market {
         chain: Arc<dyn ChainSource>,
         stop: CancellationToken,
     ) -> io::Result<()> {
-        if self.config.directories.is_empty() {
+        if self.config.directories.is_empty() && self.config.irc.is_empty() {
             // On a private chain that is how it is meant.
             if self.config.network != Network::Regtest {
                 tracing::warn!(
@@ -130,6 +136,9 @@ impl Market {
 struct Session {
     start: Instant,
     channel: OnionHandle,
+    /// Where peers of the reference are met that are on no directory; only if configured.
+    irc: Option<IrcHandle>,
+    /// News of both.
     news: mpsc::Receiver<ChannelEvent>,
     channel_status: watch::Receiver<OnionStatus>,
     book: OrderBook,
@@ -137,7 +146,7 @@ struct Session {
     status: watch::Receiver<ChainStatus>,
     answers: mpsc::Receiver<(BondedCoin, BondAnswer)>,
     answer: mpsc::Sender<(BondedCoin, BondAnswer)>,
-    /// When a directory was connected last.
+    /// When a directory or an IRC server was connected last.
     reached: Instant,
     published: Instant,
 }
@@ -151,7 +160,7 @@ impl Session {
         let regtest = config.network == Network::Regtest;
         let key = Arc::new(NickKey::new(draw_key()?));
         let nick = key.nick();
-        let mut channel = ChannelConfig::new(&config.jm_network, key);
+        let mut channel = ChannelConfig::new(&config.jm_network, Arc::clone(&key));
         channel.directories.clone_from(&config.directories);
         channel.allow_plain = regtest;
         // Who is there is asked of directories; makers themselves are left alone.
@@ -163,9 +172,11 @@ impl Session {
         let (sender, news) = mpsc::channel(NEWS);
         let mut onion = OnionConfig::new("orderbook");
         onion.proxy = Some(config.socks.0);
-        let channel = spawn(onion, channel, sender).map_err(io::Error::other)?;
+        let channel = spawn(onion, channel, sender.clone()).map_err(io::Error::other)?;
+        let irc = start_irc(config, key, sender);
         let directories = u16::try_from(config.directories.len()).unwrap_or(u16::MAX);
         let mut book = OrderBookConfig::new(nick, directories);
+        book.irc_servers = u16::try_from(config.irc.len()).unwrap_or(u16::MAX);
         if regtest {
             book.timing = OrderBookTiming::regtest();
         }
@@ -180,6 +191,7 @@ impl Session {
             start: now,
             channel_status: channel.status(),
             channel,
+            irc,
             news,
             book: OrderBook::new(book, Duration::ZERO),
             status: chain.status(),
@@ -200,7 +212,7 @@ impl Session {
         let mut look = tokio::time::interval(LOOK);
         self.status.mark_changed();
         loop {
-            if self.work().await.is_err() {
+            if !self.work().await {
                 break;
             }
             let wake = self.publish(market);
@@ -240,22 +252,35 @@ impl Session {
             self.book.tick(self.now());
         }
         self.channel.stop();
+        if let Some(irc) = &self.irc {
+            irc.stop();
+            irc.stopped().await;
+        }
         self.channel.stopped().await;
         tracing::info!("order book watcher ends");
     }
 
-    /// Does what the book wants done.
-    async fn work(&mut self) -> Result<(), NotSaid> {
+    /// Does what the book wants done; false when a channel has failed.
+    async fn work(&mut self) -> bool {
         while let Some(output) = self.book.poll() {
-            match output {
-                Output::AskOffers(Source::Directory(id)) => {
-                    self.channel.announce("orderbook", Audience::Directory(id)).await?;
+            let running = match (output, &self.irc) {
+                (Output::AskOffers(Source::Directory(id)), _) => {
+                    self.channel.announce("orderbook", Audience::Directory(id)).await.is_ok()
                 }
-                Output::AskOffers(_) => {}
-                Output::VerifyBond(coin) => self.look_up(coin),
+                (Output::AskOffers(Source::Irc(server)), Some(irc)) => {
+                    irc.request_orderbook(irc_channel::Audience::Server(server)).await.is_ok()
+                }
+                (Output::AskOffers(_), _) => true,
+                (Output::VerifyBond(coin), _) => {
+                    self.look_up(coin);
+                    true
+                }
+            };
+            if !running {
+                return false;
             }
         }
-        Ok(())
+        true
     }
 
     /// Asks the chain about a bond (`spec/wallet.md` 13.7).
@@ -285,10 +310,16 @@ impl Session {
 
     /// Says what is wrong with the market, once when it changes.
     fn judge(&mut self, market: &Market) {
-        let (up, no_proxy) = {
+        let (mut up, mut no_proxy) = {
             let status = self.channel_status.borrow();
             (status.is_up(), status.proxy_failure.is_some())
         };
+        if let Some(irc) = &self.irc {
+            let status = irc.status();
+            let status = status.borrow();
+            up |= status.is_up();
+            no_proxy |= status.proxy_failure.is_some();
+        }
         let problem = if up {
             self.reached = Instant::now();
             None
@@ -315,6 +346,28 @@ impl Session {
             changed
         });
     }
+}
+
+/// The IRC channel under the same nick, if there are servers. Whatever is wrong with it, directories are still there.
+fn start_irc(
+    config: &MarketConfig,
+    key: Arc<NickKey>,
+    events: mpsc::Sender<ChannelEvent>,
+) -> Option<IrcHandle> {
+    if config.irc.is_empty() {
+        return None;
+    }
+    let mut sockets = IrcSockets::new("orderbook");
+    sockets.proxy = Some(config.socks.0);
+    sockets.trust = config.irc.iter().map(|irc| irc.trust).collect();
+    let mut channel = IrcConfig::new(key);
+    channel.servers = config.irc.iter().map(|irc| irc.server.clone()).collect();
+    if config.network == Network::Regtest {
+        channel.timing = IrcTiming::regtest();
+    }
+    irc::spawn(sockets, channel, events)
+        .inspect_err(|error| tracing::error!(%error, "IRC servers are not used"))
+        .ok()
 }
 
 /// What the chain says of a bonded coin. That it cannot be asked is not held against the coin; a lie, a refusal or no

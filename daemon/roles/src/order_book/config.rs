@@ -10,8 +10,8 @@ pub const MAX_OFFERS_PER_NICK: usize = 12;
 /// How much is kept. Everything here is the attacker's to fill: nicks and offers cost nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderBookLimits {
-    /// Nicks known, with or without offers (`spec/protocol.md` 13.2: 20 000). Each directory may introduce its
-    /// share of them, so that one that makes nicks up cannot hide those of the others; and only half of its
+    /// Nicks known, with or without offers (`spec/protocol.md` 13.2: 20 000). Each directory and IRC server may
+    /// introduce its share of them, so that one that makes nicks up cannot hide those of the others; and only half of its
     /// share may be nicks that offer nothing.
     pub nicks: usize,
     /// Offers of all makers (`spec/protocol.md` 13.2: 50 000), shared likewise.
@@ -109,6 +109,8 @@ pub struct OrderBookConfig {
     pub our_nick: Nick,
     /// Number of configured directories.
     pub directories: u16,
+    /// Number of configured IRC servers; usually none.
+    pub irc_servers: u16,
     /// How much is kept.
     pub limits: OrderBookLimits,
     /// Waiting times.
@@ -126,6 +128,7 @@ impl OrderBookConfig {
         Self {
             our_nick,
             directories,
+            irc_servers: 0,
             limits: OrderBookLimits::default(),
             timing: OrderBookTiming::default(),
             interest_rate: 0.015,

@@ -17,7 +17,7 @@ const SAME_ANSWER: Duration = Duration::from_secs(35);
 /// How far the book is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BookPhase {
-    /// No directory is connected.
+    /// No directory or IRC server is connected.
     Connecting,
     /// Offers were asked for and come in.
     Collecting,

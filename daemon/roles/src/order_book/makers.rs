@@ -19,14 +19,15 @@ use crate::event::Source;
 /// Most ways on which one nick is counted as present.
 const MAX_PLACES: usize = 128;
 
-/// Who shares a quota: each directory has its own, everybody else has one together.
-pub(super) type Group = Option<u16>;
+/// Who shares a quota: each directory and each IRC server has its own (`Some`), peers on direct connections have one
+/// together.
+pub(super) type Group = Option<Source>;
 
 /// The group of a way.
 pub(super) const fn group(via: Source) -> Group {
     match via {
-        Source::Directory(id) => Some(id.0),
-        Source::Direct(_) | Source::Irc(_) => None,
+        Source::Directory(_) | Source::Irc(_) => Some(via),
+        Source::Direct(_) => None,
     }
 }
 
@@ -139,7 +140,7 @@ pub(super) struct Makers {
 
 impl Makers {
     pub(super) fn new(config: &OrderBookConfig) -> Self {
-        let groups = usize::from(config.directories).max(1);
+        let groups = usize::from(config.directories.saturating_add(config.irc_servers)).max(1);
         Self {
             ours: config.our_nick,
             stale: config.timing.stale,
