@@ -57,7 +57,7 @@ fn one(table: IrcTable, network: &str) -> Result<Irc, ConfigError> {
     }
     let local = ip.is_some_and(|ip| ip.is_loopback()) || host == "localhost";
     // An onion address is its own encryption, and nobody listens within this machine.
-    let tls = table.tls.unwrap_or(!local && !host.ends_with(".onion"));
+    let tls = table.tls.unwrap_or_else(|| !local && !host.ends_with(".onion"));
     let pin = parse("joinmarket.irc.certificate_sha256", table.certificate_sha256)?;
     if pin.is_some() && !tls {
         return Err(ConfigError::Contradiction(
