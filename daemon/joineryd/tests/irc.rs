@@ -20,6 +20,10 @@ use tokio::sync::mpsc;
 
 const FIELDS: &str = "0 27300 5000000000 0 0.00002";
 
+fn offer() -> Offer {
+    Offer::parse(OrderType::Sw0Relative, FIELDS).unwrap()
+}
+
 /// A maker that answers every request with its signed offer, under the other channel of the same role.
 fn maker(server: &Ngircd) -> (Nick, IrcHandle) {
     let key = Arc::new(NickKey::new(SecretKey::from_slice(&[7; 32]).unwrap()));
@@ -32,12 +36,11 @@ fn maker(server: &Ngircd) -> (Nick, IrcHandle) {
     let handle = spawn(IrcSockets::new("maker"), config, sender).unwrap();
     let speaks = handle.clone();
     tokio::spawn(async move {
-        let offer = Offer::parse(OrderType::Sw0Relative, FIELDS).unwrap();
         while let Some(event) = events.recv().await {
             match event {
                 ChannelEvent::Up(Source::Irc(server)) => {
                     let to = Audience::Server(server);
-                    speaks.announce_offers(vec![offer], to).await.unwrap();
+                    speaks.announce_offers(vec![offer()], to).await.unwrap();
                 }
                 ChannelEvent::Public { from, via: Source::Irc(server), text }
                     if text == "orderbook" =>
@@ -71,7 +74,8 @@ async fn signed(client: &Client, nick: Nick) {
 async fn offers_of_makers_on_irc_are_in_the_book_as_long_as_they_are_there() {
     let mut server = Ngircd::start(Some("TestNet")).unwrap();
     // The daemon goes by its proxy, by name, as it would by Tor.
-    let proxy = Relay::socks5([("irc.example:6667", server.address())]).unwrap();
+    let routes = [("irc.example:6667", server.address())];
+    let proxy = tokio::task::spawn_blocking(move || Relay::socks5(routes).unwrap()).await.unwrap();
     let home = Home::new();
     home.write_config(&format!(
         "[joinmarket]\nnetwork = \"testnet\"\nsocks = \"socks5://{}\"\n\
@@ -85,13 +89,18 @@ async fn offers_of_makers_on_irc_are_in_the_book_as_long_as_they_are_there() {
     // It leaves, and with it its offer; it comes back.
     first.stop();
     until("its absence", || async { offers(&client).await.is_empty().then_some(()) }).await;
-    let (_, _second) = maker(&server);
+    let (_, second) = maker(&server);
     until("its announcement", || async { (!offers(&client).await.is_empty()).then_some(()) }).await;
     // The server goes away and comes back: everybody meets again.
     server.kill().unwrap();
     until("nobody", || async { offers(&client).await.is_empty().then_some(()) }).await;
     server.restart().unwrap();
-    signed(&client, nick).await;
+    // The maker may be back before the daemon, which would not ask again within half a minute.
+    until("its offer again", || async {
+        second.announce_offers(vec![offer()], Audience::All).await.unwrap();
+        (!offers(&client).await.is_empty()).then_some(())
+    })
+    .await;
     let requests = proxy.requests();
     assert!(requests.iter().all(|request| request.target == "irc.example:6667"));
     assert!(requests.iter().all(|request| {

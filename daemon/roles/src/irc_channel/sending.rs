@@ -100,7 +100,7 @@ impl IrcChannel {
         Ok(())
     }
 
-    /// Asks all makers for their offers. Requests above two a minute are sent later; several become one.
+    /// Asks all makers for their offers. Requests above two a minute wait; several that wait become one.
     pub fn request_orderbook(&mut self, to: Audience, now: Duration) {
         self.now = self.now.max(now);
         for id in 0..self.count() {

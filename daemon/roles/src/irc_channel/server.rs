@@ -22,9 +22,9 @@ const LINES_BURST: u32 = 2_000;
 /// Signatures that are verified for one server: 50 a second in the long run (`spec/protocol.md` 13.2).
 const SIGNATURES_PER_SECOND: f64 = 50.0;
 const SIGNATURES_BURST: u32 = 500;
-/// Order book requests: 2 in any minute.
-const ORDERBOOK_BURST: u32 = 1;
-const ORDERBOOK_PER_SECOND: f64 = 1.0 / 60.0;
+/// Order book requests: 2 at once, 2 a minute in the long run. Every maker answers each of them.
+const ORDERBOOK_BURST: u32 = 2;
+const ORDERBOOK_PER_SECOND: f64 = 2.0 / 60.0;
 
 /// Where the connection to a server stands, for displays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
