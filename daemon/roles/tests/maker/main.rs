@@ -35,6 +35,7 @@
 
 #![allow(clippy::unwrap_used)] // the stage and its takers are test code, too
 
+mod chaos;
 mod defects;
 mod offers;
 mod recorded;
