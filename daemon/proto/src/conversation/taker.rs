@@ -120,11 +120,13 @@ impl TakerSession {
         matches!(self.state, State::Over)
     }
 
-    /// Latest time at which the maker must have answered; `None` while it is not the maker's turn.
+    /// Latest time at which the maker must have answered; `None` while it is not the maker's turn. Signatures may
+    /// take twice as long as other answers (`spec/roles.md` 3.3).
     #[must_use]
     pub const fn deadline(&self) -> Option<Millis> {
+        let times = if matches!(self.state, State::AwaitSignatures(_)) { 2 } else { 1 };
         match self.waiting_since {
-            Some(since) => Some(since.saturating_add(self.timeout)),
+            Some(since) => Some(since.saturating_add(self.timeout.saturating_mul(times))),
             None => None,
         }
     }
@@ -256,16 +258,18 @@ impl TakerSession {
         }
     }
 
-    /// Shows the unsigned transaction, after that fact is durable.
+    /// Shows the unsigned transaction, after that fact is durable. While signatures are due another one may be shown:
+    /// the same without makers that did not sign (`spec/roles.md` 3.11).
     pub fn show_transaction(
         &mut self,
         unsigned: &Transaction,
         nonce: [u8; NONCE_LENGTH],
     ) -> Vec<TakerOutput> {
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Answered(verified) => {
+            State::Answered(verified) | State::AwaitSignatures(verified) => {
                 let payload = message::tx_payload(unsigned);
                 let sealed = verified.keyed.shared.seal(nonce, &payload);
+                self.waiting_since = None;
                 self.state = State::PersistTx(verified, sealed);
                 let txid = unsigned.compute_txid();
                 vec![TakerOutput::Persist(Fact::TransactionShown { txid })]

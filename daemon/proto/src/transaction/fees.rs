@@ -87,6 +87,22 @@ pub fn sweep_amount(inputs: u64, miner_fee: u64, offers: &[Offer]) -> Option<u64
     u64::try_from(quotient + u128::from(up)).ok().filter(|amount| *amount > 0)
 }
 
+/// What makers ask for together at an amount, rounded down once: the total that the reference reports for a sweep. The
+/// sum of what each of them really gets may differ by a few satoshi. `None` when it is no amount of money.
+#[must_use]
+#[expect(clippy::arithmetic_side_effects, reason = "the divisor is a power of ten")]
+pub fn fee_total(offers: &[Offer], amount: u64) -> Option<u64> {
+    let (mut absolute, mut relative) = (0_u64, 0_u128);
+    for offer in offers {
+        match &offer.cj_fee {
+            CjFee::Absolute(fee) => absolute = absolute.checked_add(*fee)?,
+            CjFee::Relative(fee) => relative = relative.checked_add(at_sweep_scale(fee))?,
+        }
+    }
+    let share = relative.checked_mul(amount.into())? / 10_u128.pow(SWEEP_DECIMALS);
+    absolute.checked_add(u64::try_from(share).ok()?)
+}
+
 #[expect(
     clippy::arithmetic_side_effects,
     reason = "the branch makes the difference positive; the divisor is a power of ten"

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::offer::{Offer, OrderType};
 use crate::transaction::fees::{
-    FeeLimits, maker_change, required_by_maker, sweep_amount, taker_miner_fee,
+    FeeLimits, fee_total, maker_change, required_by_maker, sweep_amount, taker_miner_fee,
 };
 
 #[derive(Deserialize)]
@@ -61,6 +61,7 @@ struct Sweep {
     offers: Vec<OfferJson>,
     my_txfee: u64,
     cj_amount: u64,
+    total_cjfee_reported: u64,
     per_maker_real_cjfee: Vec<u64>,
     residual: i64,
 }
@@ -119,6 +120,12 @@ fn sweep_amounts_are_exact() {
         assert_eq!(own_fee, case.my_txfee, "{}", case.label);
         let amount = sweep_amount(case.total_input_value, case.total_txfee, &offers);
         assert_eq!(amount, Some(case.cj_amount), "{}", case.label);
+        assert_eq!(
+            fee_total(&offers, case.cj_amount),
+            Some(case.total_cjfee_reported),
+            "{}",
+            case.label
+        );
         let fees: Vec<u64> = offers.iter().map(|o| o.cj_fee.of(case.cj_amount)).collect();
         assert_eq!(fees, case.per_maker_real_cjfee, "{}", case.label);
         let spent = case.cj_amount + fees.iter().sum::<u64>() + own_fee;
