@@ -268,16 +268,16 @@ pub struct Sweep {
 }
 
 /// Draws makers for a sweep and solves for its amount; whoever does not take that amount is replaced, until all do.
-/// `None` when there are too few.
+/// `first` are makers that take part before any is drawn. `None` when there are too few.
 pub fn draw_sweep(
     chooser: Chooser,
+    first: Vec<Candidate>,
     makers: &mut Vec<Candidate>,
     wanted: usize,
-    inputs: u64,
-    miner_fee: u64,
+    (inputs, miner_fee): (u64, u64),
     rng: &mut impl Rng,
 ) -> Option<Sweep> {
-    let mut chosen: Vec<Candidate> = Vec::new();
+    let mut chosen = first;
     // Each turn takes at least one maker off the list.
     loop {
         while chosen.len() < wanted {

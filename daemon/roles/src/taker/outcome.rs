@@ -28,6 +28,8 @@ pub enum Reason {
     NotSynced,
     /// The account does not hold enough confirmed, free money.
     InsufficientFunds,
+    /// A coin that was to be spent was taken by something else of ours at that moment.
+    CoinsTaken,
     /// More coins than one transaction of this protocol can carry.
     TooManyCoins,
     /// No coin that could back a commitment is old enough yet.
@@ -78,6 +80,7 @@ impl Reason {
             Self::BadInputs => "bad_inputs",
             Self::NotSynced => "not_synced",
             Self::InsufficientFunds => "insufficient_funds",
+            Self::CoinsTaken => "coins_taken",
             Self::TooManyCoins => "too_many_coins",
             Self::CommitmentTooNew => "commitment_too_new",
             Self::CommitmentUnavailable => "commitment_unavailable",
@@ -103,7 +106,8 @@ impl Reason {
     pub const fn may_pass(self) -> bool {
         matches!(
             self,
-            Self::NotEnoughOffers
+            Self::CoinsTaken
+                | Self::NotEnoughOffers
                 | Self::NotEnoughMakers
                 | Self::NotSigned
                 | Self::FeeOutOfRange
