@@ -49,6 +49,8 @@ pub struct Maker {
     bond: BondKeeper,
     commitments: Commitments,
     sessions: Sessions,
+    /// The wallet or the bond changed: offers are looked at again.
+    fresh: bool,
     /// Offers were made at least once: later ones are quantised.
     offered: bool,
     /// When somebody showed last that our offers are seen.
@@ -78,6 +80,7 @@ impl Maker {
             bond: BondKeeper::new(),
             commitments: Commitments::new(),
             sessions: Sessions::new(),
+            fresh: true,
             offered: false,
             found: None,
             last_error: None,
@@ -194,6 +197,7 @@ impl Maker {
         }
         match (self.desk.take(id), answer) {
             (Some(Purpose::Bond), Answer::Certified(answer)) => {
+                self.fresh = true;
                 if let Err(error) = self.bond.certified(answer, now) {
                     self.failed("bond_not_certified", &error);
                 }
@@ -218,6 +222,7 @@ impl Maker {
             return;
         }
         self.view = view;
+        self.fresh = true;
         self.with_sessions(Sessions::wallet);
         self.work();
     }
@@ -303,8 +308,13 @@ impl Maker {
         self.with_sessions(Sessions::tick);
         match self.phase {
             Phase::Running => {
-                self.bond.update(&self.view, &self.config, &mut self.desk);
-                self.offers();
+                let now = self.desk.now;
+                let again = self.bond.next_wake().is_some_and(|wake| wake <= now);
+                if self.fresh || again || self.announcer.is_due(now) {
+                    self.fresh = false;
+                    self.bond.update(&self.view, &self.config, &mut self.desk);
+                    self.offers();
+                }
                 self.announcer.flush(&mut self.desk);
             }
             Phase::Stopping { until } => {

@@ -382,7 +382,7 @@ impl Sessions {
     fn too_late(&mut self, id: SessionId, answer: Answer, env: &mut Env<'_>) {
         match answer {
             Answer::Begun(Ok(round)) => {
-                self.end_round(id, round, &Cause::Replaced, env);
+                self.end_round(id, round, &Cause::Gone, env);
             }
             Answer::Begun(Err(error)) | Answer::Recorded(Err(error)) => env.fail(error),
             _ => {}

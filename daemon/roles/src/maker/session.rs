@@ -175,6 +175,8 @@ pub(super) enum Cause {
     Wallet,
     /// The same taker came with another `!fill`, or another taker needed the place.
     Replaced,
+    /// It was over before its round was open.
+    Gone,
 }
 
 impl Cause {
@@ -185,6 +187,7 @@ impl Cause {
             Self::Unreachable => "chain_unreachable",
             Self::Wallet => "wallet_refused",
             Self::Replaced => "replaced",
+            Self::Gone => "gone",
         }
     }
 
@@ -205,7 +208,8 @@ impl Cause {
             Self::Conversation(_) => "The conversation ended.",
             Self::Unreachable => "The Electrum server could not be asked.",
             Self::Wallet => "The wallet could not hold or use the coins.",
-            Self::Replaced => "The taker started again.",
+            Self::Replaced => "The taker started again, or another one needed the place.",
+            Self::Gone => "The conversation ended before coins were chosen.",
         }
     }
 
@@ -214,7 +218,7 @@ impl Cause {
         match self {
             Self::Conversation(ended) => ended.reply(),
             Self::Unreachable | Self::Wallet => Some("temporarily unavailable".to_owned()),
-            Self::Replaced => None,
+            Self::Replaced | Self::Gone => None,
         }
     }
 

@@ -7,7 +7,6 @@ use joinery_proto::private_message::{ONION_HOSTID, PrivateWord};
 use joinery_roles::ask::{Answer, AskError, AttemptFeeRate, QuestionId, SendResult, WalletView};
 use joinery_roles::event::{ChannelEvent, DirectoryId, LinkId, Source};
 use joinery_roles::maker::MakerEnd;
-use joinery_wallet::round::RoundId;
 use proptest::prelude::*;
 
 use crate::stage::{DIRECTORY, FakeTaker, Left, Stage, secs};
@@ -15,7 +14,7 @@ use crate::stage::{DIRECTORY, FakeTaker, Left, Stage, secs};
 /// An answer to some other question.
 fn foreign_answer(kind: u8) -> Answer {
     match kind % 10 {
-        0 => Answer::Begun(Ok(RoundId(u64::from(kind)))),
+        0 => Answer::Begun(Err(AskError::Internal(String::new()))),
         1 => Answer::Reserved(Err(AskError::Unusable(OutPoint::null()))),
         2 => Answer::Coins(Ok(Vec::new())),
         3 => Answer::Recorded(Ok(())),
