@@ -4,6 +4,7 @@
 //! the subcommand says. `docs/ARCHITECTURE.md` shows the whole, `docs/operator.md` is for whoever runs it.
 
 mod certificate;
+mod channels;
 mod cli;
 mod config;
 mod daemon;

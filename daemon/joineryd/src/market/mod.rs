@@ -9,13 +9,8 @@ use std::time::Duration;
 
 use joinery_api::{AppState, MarketView};
 use joinery_net::ProxyUrl;
-use joinery_net::irc::{self, IrcHandle, IrcSockets};
-use joinery_net::onion::{OnionConfig, OnionHandle, OnionStatus, spawn};
-use joinery_proto::bitcoin::secp256k1::SecretKey;
-use joinery_proto::private_message::NickKey;
-use joinery_roles::channel::{Audience, ChannelConfig, ChannelTiming, DirectoryAddress};
-use joinery_roles::event::{ChannelEvent, Source};
-use joinery_roles::irc_channel::{self, IrcConfig, IrcTiming};
+use joinery_roles::channel::DirectoryAddress;
+use joinery_roles::event::ChannelEvent;
 use joinery_roles::order_book::{
     BondAnswer, BondedCoin, Book, BookTip, OrderBook, OrderBookConfig, OrderBookTiming, Output,
 };
@@ -25,10 +20,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::channels::Channels;
 use crate::config::Irc;
 
-/// News of the channels that wait for the book.
-const NEWS: usize = 256;
 /// Shortest time between two books for readers.
 const PUBLISH: Duration = Duration::from_millis(50);
 /// How long no directory or IRC server may be reached before that is shown as trouble.
@@ -135,12 +129,8 @@ impl Market {
 /// One nick, from its first connection to its end.
 struct Session {
     start: Instant,
-    channel: OnionHandle,
-    /// Where peers of the reference are met that are on no directory; only if configured.
-    irc: Option<IrcHandle>,
-    /// News of both.
+    channels: Channels,
     news: mpsc::Receiver<ChannelEvent>,
-    channel_status: watch::Receiver<OnionStatus>,
     book: OrderBook,
     chain: Arc<dyn ChainSource>,
     status: watch::Receiver<ChainStatus>,
@@ -158,22 +148,12 @@ impl Session {
         chain: Arc<dyn ChainSource>,
     ) -> io::Result<Self> {
         let regtest = config.network == Network::Regtest;
-        let key = Arc::new(NickKey::new(draw_key()?));
-        let nick = key.nick();
-        let mut channel = ChannelConfig::new(&config.jm_network, Arc::clone(&key));
-        channel.directories.clone_from(&config.directories);
-        channel.allow_plain = regtest;
-        // Who is there is asked of directories; makers themselves are left alone.
-        channel.want_peers = true;
-        channel.dial_peers = false;
-        if regtest {
-            channel.timing = ChannelTiming::regtest();
-        }
-        let (sender, news) = mpsc::channel(NEWS);
-        let mut onion = OnionConfig::new("orderbook");
-        onion.proxy = Some(config.socks.0);
-        let channel = spawn(onion, channel, sender.clone()).map_err(io::Error::other)?;
-        let irc = start_irc(config, key, sender);
+        let (channels, news) = Channels::open(config, "orderbook", None, |channel| {
+            // Who is there is asked of directories; makers themselves are left alone.
+            channel.want_peers = true;
+            channel.dial_peers = false;
+        })?;
+        let nick = channels.nick();
         let directories = u16::try_from(config.directories.len()).unwrap_or(u16::MAX);
         let mut book = OrderBookConfig::new(nick, directories);
         book.irc_servers = u16::try_from(config.irc.len()).unwrap_or(u16::MAX);
@@ -189,9 +169,7 @@ impl Session {
         tracing::info!(%nick, directories, network = config.jm_network, "order book watcher starts");
         Ok(Self {
             start: now,
-            channel_status: channel.status(),
-            channel,
-            irc,
+            channels,
             news,
             book: OrderBook::new(book, Duration::ZERO),
             status: chain.status(),
@@ -251,27 +229,16 @@ impl Session {
             }
             self.book.tick(self.now());
         }
-        self.channel.stop();
-        if let Some(irc) = &self.irc {
-            irc.stop();
-            irc.stopped().await;
-        }
-        self.channel.stopped().await;
+        self.channels.close().await;
         tracing::info!("order book watcher ends");
     }
 
     /// Does what the book wants done; false when a channel has failed.
     async fn work(&mut self) -> bool {
         while let Some(output) = self.book.poll() {
-            let running = match (output, &self.irc) {
-                (Output::AskOffers(Source::Directory(id)), _) => {
-                    self.channel.announce("orderbook", Audience::Directory(id)).await.is_ok()
-                }
-                (Output::AskOffers(Source::Irc(server)), Some(irc)) => {
-                    irc.request_orderbook(irc_channel::Audience::Server(server)).await.is_ok()
-                }
-                (Output::AskOffers(_), _) => true,
-                (Output::VerifyBond(coin), _) => {
+            let running = match output {
+                Output::AskOffers(on) => self.channels.ask_offers(on).await,
+                Output::VerifyBond(coin) => {
                     self.look_up(coin);
                     true
                 }
@@ -311,11 +278,11 @@ impl Session {
     /// Says what is wrong with the market, once when it changes.
     fn judge(&mut self, market: &Market) {
         let (mut up, mut no_proxy) = {
-            let status = self.channel_status.borrow();
+            let status = self.channels.onion_status();
+            let status = status.borrow();
             (status.is_up(), status.proxy_failure.is_some())
         };
-        if let Some(irc) = &self.irc {
-            let status = irc.status();
+        if let Some(status) = self.channels.irc_status() {
             let status = status.borrow();
             up |= status.is_up();
             no_proxy |= status.proxy_failure.is_some();
@@ -348,28 +315,6 @@ impl Session {
     }
 }
 
-/// The IRC channel under the same nick, if there are servers. Whatever is wrong with it, directories are still there.
-fn start_irc(
-    config: &MarketConfig,
-    key: Arc<NickKey>,
-    events: mpsc::Sender<ChannelEvent>,
-) -> Option<IrcHandle> {
-    if config.irc.is_empty() {
-        return None;
-    }
-    let mut sockets = IrcSockets::new("orderbook");
-    sockets.proxy = Some(config.socks.0);
-    sockets.trust = config.irc.iter().map(|irc| irc.trust).collect();
-    let mut channel = IrcConfig::new(key);
-    channel.servers = config.irc.iter().map(|irc| irc.server.clone()).collect();
-    if config.network == Network::Regtest {
-        channel.timing = IrcTiming::regtest();
-    }
-    irc::spawn(sockets, channel, events)
-        .inspect_err(|error| tracing::error!(%error, "IRC servers are not used"))
-        .ok()
-}
-
 /// What the chain says of a bonded coin. That it cannot be asked is not held against the coin; a lie, a refusal or no
 /// answer in time is: a stranger could have named a script that no server can answer for.
 async fn ask_chain(chain: &dyn ChainSource, coin: &BondedCoin) -> BondAnswer {
@@ -396,24 +341,9 @@ async fn ask_chain(chain: &dyn ChainSource, coin: &BondedCoin) -> BondAnswer {
     }
 }
 
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(bytes)
-}
-
-/// A secret key for a nick; one in 2^128 draws is not one.
-fn draw_key() -> io::Result<SecretKey> {
-    loop {
-        if let Ok(key) = SecretKey::from_slice(&random::<32>()?) {
-            return Ok(key);
-        }
-    }
-}
-
 /// For logs and errors.
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("nick", &self.channel.nick()).finish_non_exhaustive()
+        f.debug_struct("Session").field("nick", &self.channels.nick()).finish_non_exhaustive()
     }
 }

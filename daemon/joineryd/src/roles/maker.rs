@@ -8,7 +8,6 @@ use joinery_api::{MakerDesk, MakerReach, MakerRun};
 use joinery_net::onion::{OnionStatus, ServiceState};
 use joinery_proto::podle::Commitment;
 use joinery_roles::ask::{Answer, QuestionId, WalletView};
-use joinery_roles::channel::Audience;
 use joinery_roles::event::ChannelEvent;
 use joinery_roles::maker::{Maker, MakerConfig, MakerEnd, MakerTiming, Output};
 use joinery_roles::order_book::Book;
@@ -20,7 +19,8 @@ use tokio::time::timeout;
 use super::executor::Sources;
 use super::party::{Machine, Parts, Party, Role, Surroundings};
 use super::taker::either;
-use super::{Roles, epoch, random};
+use super::{Roles, epoch};
+use crate::channels::random;
 
 /// Longest time for publishing a used commitment by a throwaway nick.
 const PUBLISH: Duration = Duration::from_secs(90);
@@ -73,14 +73,14 @@ impl Machine for Maker {
 
 /// Runs a maker until somebody stops it or it cannot go on.
 pub(super) async fn run(roles: Arc<Roles>, run: MakerRun) {
-    let started = roles.channel("maker", roles.serving.clone(), |channel| {
+    let started = roles.channels("maker", roles.serving.clone(), |channel| {
         // Takers dial makers; a maker dials nobody.
         channel.dial_peers = false;
         channel.neutrino_compat = true;
     });
     let blacklist = roles.blacklist().await;
-    let (channel, news, seed, blacklist) = match (started, random(), blacklist) {
-        (Ok((channel, news)), Ok(seed), Ok(blacklist)) => (channel, news, seed, blacklist),
+    let (channels, news, seed, blacklist) = match (started, random(), blacklist) {
+        (Ok((channels, news)), Ok(seed), Ok(blacklist)) => (channels, news, seed, blacklist),
         (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => {
             tracing::error!(%error, "the maker cannot be started");
             run.desk.failed("start_failed", &error.to_string());
@@ -88,7 +88,7 @@ pub(super) async fn run(roles: Arc<Roles>, run: MakerRun) {
         }
     };
     let MakerRun { wallet, terms, rules, settings, desk } = run;
-    let nick = channel.nick();
+    let nick = channels.nick();
     tracing::info!(%nick, "maker starts");
     if let Err(error) = roles.statement.connected(epoch()).await {
         tracing::warn!(%error, "the income statement cannot be written");
@@ -105,9 +105,9 @@ pub(super) async fn run(roles: Arc<Roles>, run: MakerRun) {
     };
     let sources = Sources { wallet, commitments: Arc::clone(&roles.commitments), fees: None };
     let stop = either(desk.stopped(), &roles.stop);
-    tokio::spawn(watch_reach(channel.status(), desk.reach()));
+    tokio::spawn(watch_reach(channels.onion_status(), desk.reach()));
     let books = roles.book.clone();
-    let parts = Parts { sources, channel, news, books, stop: stop.clone() };
+    let parts = Parts { sources, channels, news, books, stop: stop.clone() };
     let party = Party::new(parts, |view, book| {
         let mut maker = Maker::new(config, blacklist, view, seed, Duration::ZERO);
         maker.book(book, Duration::ZERO);
@@ -172,8 +172,8 @@ impl Role for MakerRole {
             Output::Send { to, word, payload, prefer } => {
                 around.send(to, word, payload, prefer).await;
             }
-            Output::Announce { text, audience } => {
-                if let Err(error) = around.channel.announce(text, audience).await {
+            Output::Announce { text, on } => {
+                if let Err(error) = around.channels.announce(text, on).await {
                     tracing::info!(%error, "not announced");
                 }
             }
@@ -210,14 +210,13 @@ impl MakerRole {
 
 /// Publishes a used commitment by a nick and circuits that are used for nothing else.
 async fn publish(roles: &Roles, commitment: Commitment) -> anyhow::Result<()> {
-    let (channel, mut news) =
-        roles.channel("commitment", None, |channel| channel.dial_peers = false)?;
+    let (channels, mut news) =
+        roles.channels("commitment", None, |channel| channel.dial_peers = false)?;
     // A channel whose news nobody reads stands still.
     let listen = tokio::spawn(async move { while news.recv().await.is_some() {} });
-    channel.ready().await?;
-    channel.announce(format!("hp2 {commitment}"), Audience::All).await?;
-    channel.stop();
-    channel.stopped().await;
+    channels.ready().await?;
+    channels.announce(format!("hp2 {commitment}"), None).await?;
+    channels.close().await;
     listen.abort();
     Ok(())
 }

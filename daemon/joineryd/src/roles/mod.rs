@@ -15,22 +15,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use joinery_api::{MakerRun, RoleRunner, TakerRun};
-use joinery_net::onion::{OnionConfig, OnionHandle, Serving, spawn};
-use joinery_proto::bitcoin::secp256k1::SecretKey;
+use joinery_net::onion::Serving;
 use joinery_proto::blacklist::CommitmentBlacklist;
-use joinery_proto::private_message::NickKey;
-use joinery_roles::channel::{ChannelConfig, ChannelTiming};
+use joinery_roles::channel::ChannelConfig;
 use joinery_roles::event::ChannelEvent;
 use joinery_roles::order_book::Book;
 use joinery_wallet::commitments::Commitments;
-use joinery_wallet::types::Network;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::channels::Channels;
 use crate::market::MarketConfig;
 use nicks::Nicks;
-use party::NEWS;
 use scores::Scores;
 use statement::Statement;
 
@@ -101,29 +98,16 @@ impl Roles {
         read.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
-    /// A channel with a nick that was never used before.
-    fn channel(
+    /// Channels with a nick that was never used before and is never a counterparty of ours.
+    fn channels(
         &self,
         purpose: &'static str,
         serving: Option<Serving>,
         change: impl FnOnce(&mut ChannelConfig),
-    ) -> io::Result<(OnionHandle, mpsc::Receiver<ChannelEvent>)> {
-        let key = Arc::new(NickKey::new(draw_key()?));
-        self.nicks.add(key.nick(), epoch());
-        let regtest = self.config.network == Network::Regtest;
-        let mut channel = ChannelConfig::new(&self.config.jm_network, key);
-        channel.directories.clone_from(&self.config.directories);
-        channel.allow_plain = regtest;
-        if regtest {
-            channel.timing = ChannelTiming::regtest();
-        }
-        change(&mut channel);
-        let (sender, news) = mpsc::channel(NEWS);
-        let mut onion = OnionConfig::new(purpose);
-        onion.proxy = Some(self.config.socks.0);
-        onion.serving = serving;
-        let handle = spawn(onion, channel, sender).map_err(io::Error::other)?;
-        Ok((handle, news))
+    ) -> io::Result<(Channels, mpsc::Receiver<ChannelEvent>)> {
+        let (channels, news) = Channels::open(&self.config, purpose, serving, change)?;
+        self.nicks.add(channels.nick(), epoch());
+        Ok((channels, news))
     }
 }
 
@@ -144,19 +128,4 @@ impl RoleRunner for Runner {
 /// Seconds since epoch.
 fn epoch() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
-}
-
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(bytes)
-}
-
-/// A secret key for a nick; one in 2^128 draws is not one.
-fn draw_key() -> io::Result<SecretKey> {
-    loop {
-        if let Ok(key) = SecretKey::from_slice(&random::<32>()?) {
-            return Ok(key);
-        }
-    }
 }

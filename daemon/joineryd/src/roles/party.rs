@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use joinery_net::onion::{NotSaid, OnionHandle};
 use joinery_proto::nick::Nick;
 use joinery_proto::podle::Commitment;
 use joinery_proto::private_message::PrivateWord;
@@ -19,9 +18,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::executor::{Executor, Sources};
+use crate::channels::Channels;
 
-/// News of the channel that wait for the role.
-pub(super) const NEWS: usize = 256;
 /// Longest sleep of a machine that waits for nothing.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -63,8 +61,8 @@ pub(super) trait Role: Sync {
 #[derive(Debug)]
 pub(super) struct Surroundings {
     start: Instant,
-    /// The channel of this role's nick.
-    pub(super) channel: OnionHandle,
+    /// The channels of this role's nick.
+    pub(super) channels: Channels,
     /// Who answers questions.
     pub(super) executor: Executor,
     /// For commitments that could not be published.
@@ -85,11 +83,9 @@ impl Surroundings {
         payload: String,
         prefer: Option<Source>,
     ) {
-        match self.channel.send_private(to, word, payload, prefer).await {
+        match self.channels.send(to, word, payload, prefer).await {
             Ok(()) => tracing::debug!(%to, word = word.as_str(), "sent"),
-            Err(error @ NotSaid::Refused(_)) => tracing::info!(%to, %error, "not sent"),
-            // The channel has stopped.
-            Err(_) => {}
+            Err(error) => tracing::info!(%to, word = word.as_str(), %error, "not sent"),
         }
     }
 }
@@ -111,7 +107,7 @@ pub(super) struct Party<M> {
 /// What a party is made of.
 pub(super) struct Parts {
     pub(super) sources: Sources,
-    pub(super) channel: OnionHandle,
+    pub(super) channels: Channels,
     pub(super) news: mpsc::Receiver<ChannelEvent>,
     /// The watcher's order book.
     pub(super) books: Option<watch::Receiver<Arc<Book>>>,
@@ -122,7 +118,7 @@ pub(super) struct Parts {
 impl<M: Machine + Send> Party<M> {
     /// `machine` makes the machine out of the wallet and the book as they are, at time zero.
     pub(super) fn new(parts: Parts, machine: impl FnOnce(Arc<WalletView>, Arc<Book>) -> M) -> Self {
-        let Parts { sources, channel, news, mut books, stop } = parts;
+        let Parts { sources, channels, news, mut books, stop } = parts;
         let wallet = sources.wallet.clone();
         // Before the first look, so that nothing falls between the two.
         let wallet_events = wallet.events();
@@ -137,7 +133,7 @@ impl<M: Machine + Send> Party<M> {
         let (failed, unpublished) = mpsc::unbounded_channel();
         Self {
             machine: machine(view, book),
-            around: Surroundings { start, channel, executor, unpublished: failed },
+            around: Surroundings { start, channels, executor, unpublished: failed },
             news,
             answers,
             wallet,
@@ -153,8 +149,7 @@ impl<M: Machine + Send> Party<M> {
         loop {
             while let Some(output) = self.machine.poll() {
                 if let ControlFlow::Break(end) = role.perform(&self.around, output).await {
-                    self.around.channel.stop();
-                    self.around.channel.stopped().await;
+                    self.around.channels.close().await;
                     return end;
                 }
             }
@@ -176,7 +171,10 @@ impl<M: Machine + Send> Party<M> {
                 self.machine.stop(self.around.now());
             }
             event = next_event(&mut self.wallet_events) => self.wallet_changed(&event),
-            Some(event) = self.news.recv() => self.machine.heard(&event, self.around.now()),
+            Some(event) = self.news.recv() => {
+                self.around.channels.heard(&event);
+                self.machine.heard(&event, self.around.now());
+            }
             book = next_book(&mut self.books) => match book {
                 Some(book) => self.machine.book(book, self.around.now()),
                 None => self.books = None,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use joinery_api::{TakerDesk, TakerRun};
-use joinery_net::onion::OnionHandle;
 use joinery_proto::podle::Commitment;
 use joinery_roles::ask::{Answer, QuestionId, WalletView};
 use joinery_roles::event::ChannelEvent;
@@ -17,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::executor::Sources;
 use super::party::{Machine, Parts, Party, Role, Surroundings};
-use super::{Roles, epoch, random};
+use super::{Roles, epoch};
+use crate::channels::{Channels, random};
 
 impl Machine for Taker {
     type Output = Output;
@@ -65,14 +65,14 @@ impl Machine for Taker {
 
 /// Runs a request to its end, whatever that is.
 pub(super) async fn run(roles: Arc<Roles>, run: TakerRun) {
-    let started = roles.channel("taker", None, |channel| {
+    let started = roles.channels("taker", None, |channel| {
         channel.want_peers = true;
         channel.neutrino_compat = run.policy.neutrino_compat;
     });
     let seed = random();
     match (started, seed) {
-        (Ok((channel, news)), Ok(seed)) => {
-            drive(&roles, run, channel, news, seed).await;
+        (Ok((channels, news)), Ok(seed)) => {
+            drive(&roles, run, channels, news, seed).await;
         }
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "a coinjoin cannot be started");
@@ -98,12 +98,12 @@ fn failure() -> Outcome {
 async fn drive(
     roles: &Roles,
     run: TakerRun,
-    channel: OnionHandle,
+    channels: Channels,
     news: mpsc::Receiver<ChannelEvent>,
     seed: [u8; 32],
 ) {
     let TakerRun { wallet, request, policy, fees, desk } = run;
-    let nick = channel.nick();
+    let nick = channels.nick();
     tracing::info!(%nick, counterparties = request.counterparties, "coinjoin starts");
     let setup = TakerSetup {
         request,
@@ -116,7 +116,7 @@ async fn drive(
     let sources = Sources { wallet, commitments: Arc::clone(&roles.commitments), fees };
     let stop = either(desk.stopped(), &roles.stop);
     let books = roles.book.clone();
-    let parts = Parts { sources, channel, news, books, stop: stop.clone() };
+    let parts = Parts { sources, channels, news, books, stop: stop.clone() };
     let party = Party::new(parts, |view, book| Taker::new(setup, view, book, seed, Duration::ZERO));
     let role = TakerRole { desk, refresh: roles.refresh.clone() };
     let outcome = party.run(&role).await;

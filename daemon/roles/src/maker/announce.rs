@@ -13,8 +13,7 @@ use joinery_proto::public_message;
 use super::config::MakerTiming;
 use super::desk::Desk;
 use super::output::Output;
-use crate::channel::Audience;
-use crate::event::{DirectoryId, Source};
+use crate::event::Source;
 
 /// One directory.
 #[derive(Debug, Default)]
@@ -36,7 +35,7 @@ pub(super) struct Announcer {
     standing: Vec<Offer>,
     /// Best balance when they were made, satoshi.
     best: u64,
-    places: BTreeMap<DirectoryId, Place>,
+    places: BTreeMap<Source, Place>,
     /// Offers are made anew then.
     due: Option<Duration>,
 }
@@ -63,15 +62,15 @@ impl Announcer {
 
     pub(super) fn up(&mut self, via: Source) {
         // Direct peers ask when they want to know.
-        let Source::Directory(id) = via else { return };
-        let place = self.places.entry(id).or_default();
+        if matches!(via, Source::Direct(_)) {
+            return;
+        }
+        let place = self.places.entry(via).or_default();
         *place = Place { up: true, all: true, dirty: true, ..std::mem::take(place) };
     }
 
     pub(super) fn down(&mut self, via: Source) {
-        if let Source::Directory(id) = via
-            && let Some(place) = self.places.get_mut(&id)
-        {
+        if let Some(place) = self.places.get_mut(&via) {
             place.up = false;
         }
     }
@@ -103,7 +102,7 @@ impl Announcer {
     /// Tells directories what they may be told now.
     pub(super) fn flush(&mut self, desk: &mut Desk) {
         let (now, interval) = (desk.now, self.timing.announce_interval);
-        for (id, place) in &mut self.places {
+        for (via, place) in &mut self.places {
             let waits = place.last.is_some_and(|last| now < last.saturating_add(interval));
             if !place.up || !place.dirty || waits {
                 continue;
@@ -121,7 +120,7 @@ impl Announcer {
             let cancelled = (!gone.is_empty()).then(|| public_message::cancel(&gone));
             for text in cancelled.into_iter().chain(news.map(public_message::announce)) {
                 place.last = Some(now);
-                desk.out(Output::Announce { text, audience: Audience::Directory(*id) });
+                desk.out(Output::Announce { text, on: Some(*via) });
             }
         }
     }
@@ -130,12 +129,12 @@ impl Announcer {
     pub(super) fn withdraw(&mut self, desk: &mut Desk) {
         self.standing.clear();
         self.due = None;
-        for (id, place) in &mut self.places {
+        for (via, place) in &mut self.places {
             let gone: Vec<OfferId> = place.told.drain(..).map(|offer| offer.id).collect();
             place.dirty = false;
             if place.up && !gone.is_empty() {
                 let text = public_message::cancel(&gone);
-                desk.out(Output::Announce { text, audience: Audience::Directory(*id) });
+                desk.out(Output::Announce { text, on: Some(*via) });
             }
         }
     }

@@ -18,7 +18,6 @@ use super::desk::{Bounded, Desk, Purpose};
 use super::output::Output;
 use crate::ask::Question;
 use crate::budget::Budget;
-use crate::channel::Audience;
 use crate::event::Source;
 use crate::order_book::Book;
 
@@ -84,7 +83,7 @@ impl Commitments {
         self.seen(commitment, via, config, blacklist, desk);
         if config.accept_commitments && self.relayed.take(desk.now) {
             let text = public_message::publish_commitment(&commitment);
-            desk.out(Output::Announce { text, audience: Audience::All });
+            desk.out(Output::Announce { text, on: None });
         }
     }
 

@@ -9,7 +9,6 @@ use joinery_proto::podle::Commitment;
 use joinery_proto::private_message::PrivateWord;
 
 use crate::ask::{Question, QuestionId};
-use crate::channel::Audience;
 use crate::event::Source;
 
 /// One thing to do or to know, in order.
@@ -30,8 +29,8 @@ pub enum Output {
     Announce {
         /// The text.
         text: String,
-        /// To whom.
-        audience: Audience,
+        /// On this directory or IRC server; `None`: on all that are up.
+        on: Option<Source>,
     },
     /// Answer this with [`super::Maker::answered`].
     Ask(QuestionId, Question),
