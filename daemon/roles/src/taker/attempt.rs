@@ -7,7 +7,8 @@ use bdk_wallet::bitcoin::{ScriptBuf, Txid};
 use joinery_proto::conversation::Ended;
 use joinery_proto::conversation::taker::TakerOutput;
 use joinery_proto::nick::Nick;
-use joinery_proto::private_message::UnverifiedMessage;
+use joinery_proto::podle::Commitment;
+use joinery_proto::private_message::{PrivateWord, UnverifiedMessage};
 use joinery_proto::transaction::signing::OwnCoin;
 use joinery_proto::transaction::taker::{Coinjoin, UsedPlaces};
 use joinery_wallet::round::{Round, RoundBegin, RoundEvent, RoundId, RoundRole, RoundSums};
@@ -80,8 +81,6 @@ pub(super) struct Attempt {
     pub(super) slots: Vec<Slot>,
     /// Rounds of replacement that are left.
     pub(super) replacements: u8,
-    /// A commitment was given up because too many makers were silent; not done twice.
-    pub(super) rotated_for_silence: bool,
     pub(super) used: UsedPlaces,
     pub(super) destination: Option<ScriptBuf>,
     pub(super) change: Option<ScriptBuf>,
@@ -109,7 +108,6 @@ impl Attempt {
             opening: None,
             slots: Vec::new(),
             replacements: policy.replacement_rounds,
-            rotated_for_silence: false,
             used: UsedPlaces::default(),
             destination: None,
             change: None,
@@ -215,6 +213,9 @@ impl Attempt {
     ) -> Flow {
         let Some(index) = self.place(from) else { return Ok(()) };
         let Ok(message) = UnverifiedMessage::parse(text) else { return Ok(()) };
+        if message.word == PrivateWord::Error && self.is_stale(message.payload) {
+            return Ok(());
+        }
         let now = ctx.millis();
         let Some(slot) = self.slots.get_mut(index).filter(|slot| !slot.is_dropped()) else {
             return Ok(());
@@ -226,6 +227,15 @@ impl Attempt {
         }
         self.handle(index, outputs, ctx)?;
         self.advance(ctx)
+    }
+
+    /// Whether a complaint is about another commitment than the present one: an answer that was under way when the
+    /// commitment was changed, or an old one that a directory repeats.
+    fn is_stale(&self, complaint: &str) -> bool {
+        let present = self.opening.as_ref().and_then(Opening::commitment);
+        let mut named = complaint.split(|c: char| !c.is_ascii_hexdigit());
+        let named = named.find_map(|word| Commitment::from_hex(word).ok());
+        named.is_some() && named != present
     }
 
     fn place(&self, nick: &Nick) -> Option<usize> {

@@ -21,13 +21,16 @@ use crate::ask::{AskError, Question, SendResult};
 /// Longest wait for the wallet to see what our server has accepted.
 const ACCEPTED_WAIT: Duration = Duration::from_secs(30);
 
+/// How often our server is given a transaction of which nobody knows whether it has it.
+const MOST_SENT: u8 = 3;
+
 /// How the complete transaction gets out.
 #[derive(Debug)]
 pub(super) struct Delivery {
     /// Makers that are asked to send it; none when we do.
     peers: Vec<Nick>,
-    /// Our server was given it.
-    sent: bool,
+    /// How often our server was given it.
+    sent: u8,
     /// Our server took it.
     accepted: bool,
     /// Somebody else has it.
@@ -122,7 +125,8 @@ impl Attempt {
         ctx.signed = Some((txid, transaction.clone()));
         let peers = self.draw_peers(ctx);
         let send = peers.is_empty();
-        self.delivery = Some(Delivery { peers, sent: send, accepted: false, pushed: false });
+        let sent = u8::from(send);
+        self.delivery = Some(Delivery { peers, sent, accepted: false, pushed: false });
         self.wait(Step::Deliver, WALLET_TIMEOUT, ctx);
         let transaction = Box::new(transaction);
         ctx.ask(Purpose::Broadcast, Question::Broadcast { round, transaction, sums, send });
@@ -209,8 +213,9 @@ impl Attempt {
             let text = "You have chosen not to broadcast from your own node. The transaction is NOT broadcast.";
             return Err(Verdict::new(Reason::NotBroadcast, text));
         }
-        if delivery.sent && delivery.pushed {
-            let text = "the transaction was not seen, neither after makers nor after we sent it";
+        if delivery.sent >= MOST_SENT {
+            let text =
+                "the transaction was not seen, although it was sent several times; it is kept";
             return Err(Verdict::new(Reason::NotBroadcast, text));
         }
         self.send_it_ourselves(ctx)
@@ -219,7 +224,7 @@ impl Attempt {
     /// A person wants it to end: our server gets the transaction now unless that is ruled out.
     pub(super) fn hasten(&mut self, ctx: &mut Context) -> Flow {
         let waits = self.step == Step::Seen
-            && self.delivery.as_ref().is_some_and(|delivery| !delivery.sent);
+            && self.delivery.as_ref().is_some_and(|delivery| delivery.sent == 0);
         if waits && ctx.setup.policy.broadcast != BroadcastPolicy::NotSelf {
             return self.send_it_ourselves(ctx);
         }
@@ -233,8 +238,8 @@ impl Attempt {
         };
         let (transaction, sums) = (Box::new(tx.clone()), sums.clone());
         if let Some(delivery) = &mut self.delivery {
-            // From here on whatever happens is the second way.
-            (delivery.sent, delivery.pushed) = (true, true);
+            // From here on somebody else may have it.
+            (delivery.sent, delivery.pushed) = (delivery.sent.saturating_add(1), true);
         }
         self.wait(Step::Deliver, WALLET_TIMEOUT, ctx);
         ctx.ask(Purpose::Broadcast, Question::Broadcast { round, transaction, sums, send: true });

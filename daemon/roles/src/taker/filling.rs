@@ -60,10 +60,14 @@ impl Attempt {
         let silent = asked().filter(|slot| slot.silent).count();
         let waiting = asked().any(|slot| slot.stage == Stage::Asked);
         let majority = |count: usize| count.saturating_mul(2) >= total;
-        // The first time half of them suffice; afterwards it must be more, so that one liar of two cannot use up all
-        // commitments.
-        let doubtful = refused.saturating_mul(2) == total && generation > 1;
-        if refused > 0 && majority(refused) && !doubtful {
+        // The first time half of them suffice; afterwards it takes several, and more than half, so that a liar among
+        // few cannot use up all commitments.
+        let credible = if generation == 1 {
+            refused > 0 && majority(refused)
+        } else {
+            refused > 1 && refused.saturating_mul(2) > total
+        };
+        if credible {
             return self.rotate(ctx);
         }
         if waiting {
@@ -71,9 +75,11 @@ impl Attempt {
         }
         // joinmarket-ng makers say nothing when they refuse. Silence is believed once only, so that silent makers and
         // one liar cannot use up all commitments.
-        let quiet = refused > 0 && silent > 0 && majority(refused.saturating_add(silent));
-        if quiet && !self.rotated_for_silence && self.can_commit(ctx) {
-            self.rotated_for_silence = true;
+        let quiet = refused > 0
+            && silent > 0
+            && generation == 1
+            && majority(refused.saturating_add(silent));
+        if quiet && self.can_commit(ctx) {
             return self.rotate(ctx);
         }
         let (wanted, enough) = (self.plan()?.wanted, self.plan()?.enough);

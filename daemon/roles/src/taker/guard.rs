@@ -184,3 +184,233 @@ impl Agreement<'_> {
 fn total(values: impl IntoIterator<Item = u64>) -> Result<u64, Breach> {
     values.into_iter().try_fold(0_u64, u64::checked_add).ok_or(Breach::Sums)
 }
+
+#[cfg(test)]
+mod tests {
+    use bdk_wallet::bitcoin::absolute::LockTime;
+    use bdk_wallet::bitcoin::hashes::Hash;
+    use bdk_wallet::bitcoin::transaction::Version;
+    use bdk_wallet::bitcoin::{Amount, TxIn, TxOut, Txid, WPubkeyHash, Witness};
+    use joinery_proto::offer::OrderType;
+    use joinery_wallet::snapshot::CoinKind;
+    use joinery_wallet::types::Mixdepth;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ask::WalletCoin;
+
+    const AMOUNT: u64 = 1_000_000;
+    const MINER_FEE: u64 = 2_000;
+
+    fn script(byte: u8) -> ScriptBuf {
+        ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([byte; 20]))
+    }
+
+    fn outpoint(byte: u8) -> OutPoint {
+        OutPoint { txid: Txid::from_byte_array([byte; 32]), vout: 0 }
+    }
+
+    fn nick(name: char) -> Nick {
+        format!("J5{name}{}", "z".repeat(13)).parse().unwrap()
+    }
+
+    /// Two inputs of ours and a third coin, two makers of which one has two coins.
+    struct Round {
+        inputs: Vec<(OutPoint, u64)>,
+        coins: [Vec<ForeignCoin>; 2],
+        wallet: WalletView,
+        tx: Transaction,
+    }
+
+    fn foreign(byte: u8, value: u64) -> ForeignCoin {
+        ForeignCoin { outpoint: outpoint(byte), value, script: script(byte), confirmations: 3 }
+    }
+
+    fn offer(fee: u64) -> Offer {
+        Offer::parse(OrderType::Sw0Absolute, &format!("0 27300 100000000 50 {fee}")).unwrap()
+    }
+
+    impl Round {
+        fn new() -> Self {
+            let inputs = vec![(outpoint(1), 700_000), (outpoint(2), 600_000)];
+            let coins =
+                [vec![foreign(11, 1_500_000)], vec![foreign(12, 900_000), foreign(13, 800_000)]];
+            let own = |byte, value| WalletCoin {
+                outpoint: outpoint(byte),
+                value,
+                mixdepth: Mixdepth(0),
+                confirmations: 9,
+                height: Some(1),
+                free: false,
+                frozen: false,
+                locktime: None,
+                kind: CoinKind::Deposit,
+                commitments_used: Vec::new(),
+            };
+            let wallet = WalletView {
+                coins: vec![own(1, 700_000), own(2, 600_000), own(3, 500_000)],
+                ..WalletView::default()
+            };
+            let spent = [1, 11, 2, 12, 13].map(outpoint).into_iter();
+            // Makers get 300 and 400 and add 50 each; all the rest of the fee is ours.
+            let change = 1_300_000 - AMOUNT - 700 - (MINER_FEE - 100);
+            let outputs = [
+                (script(101), AMOUNT),
+                (script(102), change),
+                (script(111), AMOUNT),
+                (script(112), 500_250),
+                (script(121), AMOUNT),
+                (script(122), 700_350),
+            ];
+            let tx = Transaction {
+                version: Version::TWO,
+                lock_time: LockTime::ZERO,
+                input: spent
+                    .map(|previous_output| TxIn {
+                        previous_output,
+                        script_sig: ScriptBuf::new(),
+                        sequence: Sequence::ENABLE_LOCKTIME_NO_RBF,
+                        witness: Witness::new(),
+                    })
+                    .collect(),
+                output: outputs
+                    .map(|(script_pubkey, value)| TxOut {
+                        value: Amount::from_sat(value),
+                        script_pubkey,
+                    })
+                    .into(),
+            };
+            Self { inputs, coins, wallet, tx }
+        }
+
+        fn check(&self, limit: u64) -> Result<RoundSums, Breach> {
+            let (destination, change) = (script(101), script(102));
+            let part = |name, fee, coins, first: u8| MakerPart {
+                nick: nick(name),
+                offer: offer(fee),
+                coins,
+                scripts: vec![script(first), script(first + 1)],
+            };
+            let agreement = Agreement {
+                amount: AMOUNT,
+                inputs: &self.inputs,
+                destination: Some(&destination),
+                change: Some(&change),
+                limit,
+                makers: vec![
+                    part('A', 300, &self.coins[0], 111),
+                    part('B', 400, &self.coins[1], 121),
+                ],
+            };
+            agreement.check(&self.tx, &self.wallet)
+        }
+    }
+
+    #[test]
+    fn what_was_agreed_passes_with_its_sums() {
+        let sums = Round::new().check(10_000).unwrap();
+        assert_eq!((sums.coinjoin_fee, sums.miner_fee, sums.cost), (700, MINER_FEE, 2_600));
+        assert_eq!((sums.input_count, sums.input_value), (2, 1_300_000));
+    }
+
+    #[test]
+    fn nothing_dearer_than_announced_passes() {
+        assert!(Round::new().check(2_600).is_ok());
+        assert_eq!(Round::new().check(2_599), Err(Breach::Cost { cost: 2_600, limit: 2_599 }));
+    }
+
+    #[test]
+    fn change_too_small_for_an_output_is_a_cost() {
+        let mut round = Round::new();
+        round.tx.output.remove(1);
+        assert!(matches!(round.check(10_000), Err(Breach::Cost { .. })));
+        assert!(round.check(300_000).is_ok());
+    }
+
+    /// Each single change to a good round.
+    fn break_it(round: &mut Round, way: usize, place: usize, by: u64) -> Option<Breach> {
+        let (inputs, outputs) = (round.tx.input.len(), round.tx.output.len());
+        match way {
+            0 => {
+                let value = &mut round.tx.output[place % outputs].value;
+                *value = Amount::from_sat(value.to_sat() + by);
+            }
+            1 => {
+                let value = &mut round.tx.output[place % outputs].value;
+                *value = Amount::from_sat(value.to_sat() - by);
+            }
+            2 => round.tx.output[place % outputs].script_pubkey = script(200),
+            3 => {
+                let copy = round.tx.output[place % outputs].clone();
+                round.tx.output.push(copy);
+            }
+            4 => {
+                let output = TxOut { value: Amount::from_sat(by), script_pubkey: script(201) };
+                round.tx.output.push(output);
+            }
+            5 => {
+                round.tx.input.remove(place % inputs);
+            }
+            6 => {
+                let copy = round.tx.input[place % inputs].clone();
+                round.tx.input.push(copy);
+                return Some(Breach::DoubleInput);
+            }
+            7 => {
+                let mut more = round.tx.input[0].clone();
+                more.previous_output = outpoint(99);
+                round.tx.input.push(more);
+                return Some(Breach::UnknownInput);
+            }
+            8 => {
+                let mut more = round.tx.input[0].clone();
+                more.previous_output = outpoint(3);
+                round.tx.input.push(more);
+                return Some(Breach::ForeignOwnInput);
+            }
+            9 => {
+                round.tx.input[place % inputs].sequence = Sequence::MAX;
+                return Some(Breach::MarkedInput);
+            }
+            10 => {
+                round.tx.input[place % inputs].script_sig = script(1);
+                return Some(Breach::MarkedInput);
+            }
+            11 => {
+                round.wallet.coins.remove(place % 2);
+                let gone = round.inputs[place % 2].0;
+                return Some(Breach::OwnCoinGone(gone));
+            }
+            12 => {
+                round.coins[0][0].value += by;
+            }
+            13 => {
+                round.tx.input[0].witness = Witness::from_slice(&[[1_u8; 4]]);
+                return Some(Breach::MarkedInput);
+            }
+            _ => {
+                // Both outputs of a maker to one script.
+                round.tx.output[3].script_pubkey = script(111);
+            }
+        }
+        None
+    }
+
+    proptest! {
+        /// No reachable transaction that differs in anything from what was agreed is signed.
+        #[test]
+        fn nothing_else_passes(way in 0..15_usize, place in 0..12_usize, by in 1..250_000_u64) {
+            let mut round = Round::new();
+            let wanted = break_it(&mut round, way, place, by);
+            let limit = 2_600;
+            let found = round.check(limit);
+            // More change for us, taken from the miners, is the one difference that costs nobody anything but them;
+            // it does not pass either once the miners would have to pay.
+            let harmless = way == 0 && place % 6 == 1 && by <= MINER_FEE;
+            match (wanted, found) {
+                (Some(wanted), found) => prop_assert_eq!(found, Err(wanted)),
+                (None, found) => prop_assert_eq!(found.is_ok(), harmless, "{:?}", found),
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@
 mod chain;
 mod fake_maker;
 mod market;
+mod real_maker;
 mod stage;
 mod stories;
 mod trouble;

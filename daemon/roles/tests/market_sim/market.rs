@@ -25,20 +25,23 @@ fn for_seeds(count: u64, mut check: impl FnMut(u64)) {
 /// A market of this seed with its taker, ready to run.
 fn market(seed: u64) -> Stage {
     let mut stage = Stage::new(seed, &[]);
-    let makers: Vec<Behaviour> = (0..24)
-        .map(|_| {
-            if stage.rng.random_bool(0.4) {
-                BAD[stage.rng.random_range(0..BAD.len())]
-            } else {
-                [
-                    Behaviour::Honest,
-                    Behaviour::Neutrino,
-                    Behaviour::SignsOnce,
-                    Behaviour::NeverPushes,
-                ][stage.rng.random_range(0..4)]
-            }
-        })
-        .collect();
+    let mut real = 0;
+    let mut makers = Vec::new();
+    for _ in 0..24 {
+        if stage.rng.random_bool(0.4) {
+            makers.push(BAD[stage.rng.random_range(0..BAD.len())]);
+        } else if stage.rng.random_bool(0.3) {
+            real += 1;
+        } else {
+            let kinds = [
+                Behaviour::Honest,
+                Behaviour::Neutrino,
+                Behaviour::SignsOnce,
+                Behaviour::NeverPushes,
+            ];
+            makers.push(kinds[stage.rng.random_range(0..kinds.len())]);
+        }
+    }
     stage = Stage::new(seed, &makers);
     stage.directories = 3;
     stage.evil = Some(stage.rng.random_range(0..3));
@@ -47,6 +50,7 @@ fn market(seed: u64) -> Stage {
         stage.fund(value);
     }
     stage.wallet.faults.unreachable = 0.02;
+    stage.add_real_makers(real);
     stage
 }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use joinery_proto::bitcoin::{Network, ScriptBuf};
 use joinery_proto::nick::Nick;
+use joinery_proto::podle::Commitment;
 use joinery_proto::private_message::{NickKey, ONION_HOSTID, PrivateWord};
 use joinery_proto::transaction::fees::FeeLimits;
 use joinery_roles::ask::{Answer, Question, QuestionId};
 use joinery_roles::event::{ChannelEvent, DirectoryId, Source};
+use joinery_roles::maker;
 use joinery_roles::order_book::{Book, BookOffer, BookPhase};
 use joinery_roles::taker::{
     Destination, Outcome, Output, Phase, Progress, Taker, TakerPolicy, TakerRequest, TakerSetup,
@@ -21,12 +23,13 @@ use rand::{Rng, SeedableRng};
 
 use crate::chain::Chain;
 use crate::fake_maker::{Behaviour, FakeMaker, secret};
+use crate::real_maker::RealMaker;
 use crate::wallet::FakeWallet;
 
 pub(crate) const AMOUNT: u64 = 1_000_000;
 /// Longest time that a request may take, whatever happens: three attempts of 20 times the wait for a maker, directories,
 /// order book, and twice the wait for a sighting.
-pub(crate) const LONGEST: Duration = Duration::from_secs(3 * (20 * 60 + 120 + 130 + 60) + 600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(3 * (20 * 60 + 120 + 130 + 60) + 1_200);
 
 /// Something that a test does.
 type Act = fn(&mut Stage);
@@ -35,6 +38,8 @@ enum Happening {
     ToTaker(ChannelEvent),
     ToMaker(usize, PrivateWord, String, Source),
     Answer(QuestionId, Question),
+    ToReal(usize, ChannelEvent),
+    RealAnswer(usize, QuestionId, Question),
 }
 
 pub(crate) struct Stage {
@@ -45,6 +50,9 @@ pub(crate) struct Stage {
     pub(crate) chain: Chain,
     pub(crate) wallet: FakeWallet,
     pub(crate) makers: Vec<FakeMaker>,
+    /// The real machine; their places come after those of the others.
+    pub(crate) real: Vec<RealMaker>,
+    key: NickKey,
     nick: Nick,
     taker: Option<Taker>,
     pub(crate) directories: usize,
@@ -61,6 +69,8 @@ pub(crate) struct Stage {
     /// What is to be done when a phase is reached for the first time.
     pub(crate) at_phase: Vec<(Phase, Act)>,
     pub(crate) balance: u64,
+    /// Transactions that the wallets have seen.
+    noticed: usize,
 }
 
 pub(crate) fn policy() -> TakerPolicy {
@@ -86,6 +96,7 @@ impl Stage {
             FakeMaker::new(index, *behaviour, &fee, &mut chain)
         });
         let makers = makers.collect();
+        let key = NickKey::new(secret("taker's nick"));
         Self {
             now: Duration::from_secs(1_000),
             queue: BTreeMap::new(),
@@ -94,7 +105,9 @@ impl Stage {
             chain,
             wallet: FakeWallet::new("taker"),
             makers,
-            nick: NickKey::new(secret("taker's nick")).nick(),
+            real: Vec::new(),
+            nick: key.nick(),
+            key,
             taker: None,
             directories: 1,
             evil: None,
@@ -106,6 +119,7 @@ impl Stage {
             outcome: None,
             at_phase: Vec::new(),
             balance: 0,
+            noticed: 0,
         }
     }
 
@@ -116,9 +130,14 @@ impl Stage {
 
     /// A book with the offers of all makers, complete now.
     pub(crate) fn book(&self) -> Book {
-        let offers = self.makers.iter().map(|maker| BookOffer {
-            nick: maker.nick,
-            offer: maker.offer,
+        let fake = self.makers.iter().map(|maker| (maker.nick, maker.offer));
+        let real = self.real.iter().flat_map(|maker| {
+            let nick = maker.nick;
+            maker.offers.iter().map(move |offer| (nick, *offer))
+        });
+        let offers = fake.chain(real).map(|(nick, offer)| BookOffer {
+            nick,
+            offer,
             signed: true,
             disputed: false,
             heard: self.now,
@@ -217,7 +236,9 @@ impl Stage {
 
     /// Place of a maker in the list.
     pub(crate) fn place(&self, nick: &Nick) -> usize {
-        self.makers.iter().position(|maker| maker.nick == *nick).unwrap()
+        let fake = self.makers.iter().map(|maker| maker.nick);
+        let mut nicks = fake.chain(self.real.iter().map(|maker| maker.nick));
+        nicks.position(|known| known == *nick).unwrap()
     }
 
     fn send(&mut self, to: Nick, word: PrivateWord, payload: String, prefer: Option<Source>) {
@@ -235,6 +256,12 @@ impl Stage {
             return;
         }
         let wait = self.latency();
+        if let Some(real) = place.checked_sub(self.makers.len()) {
+            let text = self.key.sign_message(word, &payload, ONION_HOSTID);
+            let event = ChannelEvent::Private { from: self.nick, via: route, text };
+            self.later(wait, Happening::ToReal(real, event));
+            return;
+        }
         self.later(wait, Happening::ToMaker(place, word, payload, route));
     }
 
@@ -248,9 +275,17 @@ impl Stage {
 
     /// A maker's message on its way to the taker.
     fn answer(&mut self, place: usize, word: PrivateWord, payload: &str, via: Source) {
-        let maker = &self.makers[place];
-        let text = maker.key.sign_message(word, payload, ONION_HOSTID);
-        let (nick, behaviour) = (maker.nick, maker.behaviour);
+        let (text, nick, behaviour) = match place.checked_sub(self.makers.len()) {
+            None => {
+                let maker = &self.makers[place];
+                (maker.key.sign_message(word, payload, ONION_HOSTID), maker.nick, maker.behaviour)
+            }
+            Some(real) => {
+                let maker = &self.real[real];
+                let text = maker.key.sign_message(word, payload, ONION_HOSTID);
+                (text, maker.nick, Behaviour::Honest)
+            }
+        };
         let mut wait = self.latency();
         if let Behaviour::Slow(seconds) = behaviour {
             wait += Duration::from_secs(seconds);
@@ -294,6 +329,15 @@ impl Stage {
             return false;
         }
         let wake = self.taker.as_ref().unwrap().next_wake().expect("it has a deadline");
+        let makers = (0..).zip(&self.real).filter_map(|(i, m)| Some((m.machine.next_wake()?, i)));
+        if let Some((at, index)) = makers.min()
+            && at < wake
+            && self.queue.keys().next().is_none_or(|(next, _)| at < *next)
+        {
+            self.now = self.now.max(at);
+            self.with_real(index, |maker, now| maker.machine.tick(now));
+            return true;
+        }
         let next = self.queue.keys().next().copied();
         match next.filter(|(at, _)| *at <= wake) {
             Some(key) => {
@@ -325,15 +369,21 @@ impl Stage {
                     self.answer(place, word, &payload, via);
                 }
                 if let Some(commitment) = gossip {
-                    // Everybody hears of it, the taker too.
-                    for maker in &mut self.makers {
-                        maker.blacklist.insert(commitment);
-                    }
-                    let nick = NickKey::new(secret("throwaway")).nick();
-                    let text = format!("hp2 {commitment}");
-                    let event = ChannelEvent::Public { from: nick, via, text };
-                    self.later(Duration::from_millis(1), Happening::ToTaker(event));
+                    self.gossip(commitment, via);
                 }
+                self.notice();
+            }
+            Happening::ToReal(index, event) => {
+                self.with_real(index, |maker, now| maker.machine.heard(&event, now));
+            }
+            Happening::RealAnswer(index, id, question) => {
+                let maker = &mut self.real[index];
+                let answer = maker.wallet.answer(question, &mut self.chain, &mut self.rng);
+                let view = Arc::new(maker.wallet.view(&self.chain));
+                self.with_real(index, |maker, now| {
+                    maker.machine.wallet(view, now);
+                    maker.machine.answered(id, answer, now);
+                });
                 self.notice();
             }
             Happening::Answer(id, question) => {
@@ -353,8 +403,65 @@ impl Stage {
         self.with_taker(|taker, now| taker.wallet(view, now));
     }
 
-    /// The wallet sees the mempool.
+    /// Everybody hears of a used commitment, the taker too.
+    fn gossip(&mut self, commitment: Commitment, via: Source) {
+        for maker in &mut self.makers {
+            maker.blacklist.insert(commitment);
+        }
+        let nick = NickKey::new(secret("throwaway")).nick();
+        let text = format!("hp2 {commitment}");
+        let event = ChannelEvent::Public { from: nick, via, text };
+        let soon = Duration::from_millis(1);
+        for index in 0..self.real.len() {
+            self.later(soon, Happening::ToReal(index, event.clone()));
+        }
+        self.later(soon, Happening::ToTaker(event));
+    }
+
+    /// Makers with the real machine, before a request begins.
+    pub(crate) fn add_real_makers(&mut self, count: usize) {
+        for index in 0..count {
+            let maker = RealMaker::new(index, self.directories, &mut self.chain, self.now);
+            self.real.push(maker);
+            self.with_real(index, |_, _| {});
+        }
+    }
+
+    /// Lets a real maker do something and carries out what it wants.
+    fn with_real(&mut self, index: usize, act: impl FnOnce(&mut RealMaker, Duration)) {
+        let now = self.now;
+        act(&mut self.real[index], now);
+        while let Some(output) = self.real[index].machine.poll() {
+            match output {
+                maker::Output::Send { to, word, payload, prefer } if to == self.nick => {
+                    let via = prefer.unwrap_or(Source::Directory(DirectoryId(0)));
+                    self.answer(self.makers.len() + index, word, &payload, via);
+                }
+                maker::Output::Ask(id, question) => {
+                    let wait = Duration::from_millis(self.rng.random_range(1..20));
+                    self.later(wait, Happening::RealAnswer(index, id, question));
+                }
+                maker::Output::PublishCommitment(commitment) => {
+                    self.gossip(commitment, Source::Directory(DirectoryId(0)));
+                }
+                maker::Output::State(state) => self.real[index].shows(&state),
+                maker::Output::Finished(end) => panic!("a maker ended: {end}"),
+                maker::Output::Send { .. } | maker::Output::Announce { .. } => {}
+            }
+        }
+    }
+
+    /// The wallets see the mempool.
     fn notice(&mut self) {
+        if self.noticed != self.chain.transactions.len() {
+            self.noticed = self.chain.transactions.len();
+            for index in 0..self.real.len() {
+                let maker = &mut self.real[index];
+                maker.wallet.notice(&self.chain);
+                let view = Arc::new(maker.wallet.view(&self.chain));
+                self.with_real(index, |maker, now| maker.machine.wallet(view, now));
+            }
+        }
         for round in self.wallet.notice(&self.chain) {
             self.with_taker(|taker, now| taker.followed(&round, now));
         }
@@ -381,6 +488,9 @@ impl Stage {
                 let external = tx.output.iter().filter(|output| !own(&output.script_pubkey));
                 let paid_out = external
                     .filter(|output| !self.makers.iter().any(|m| m.owns(&output.script_pubkey)))
+                    .filter(|output| {
+                        !self.real.iter().any(|m| m.wallet.owns(&output.script_pubkey))
+                    })
                     .map(|output| output.value.to_sat())
                     .sum::<u64>();
                 assert_eq!(self.balance - balance, cost + paid_out, "{:?}", self.trace);
@@ -400,6 +510,16 @@ impl Stage {
             let amount = outcome.sums.as_ref().map_or(0, |sums| sums.amount);
             let fee = if in_it { maker.offer.cj_fee.of(amount) } else { 0 };
             assert_eq!(balance, maker.worth + fee, "{:?}", maker.behaviour);
+        }
+        for maker in &self.real {
+            let balance = self.chain.balance(|script| maker.wallet.owns(script));
+            let in_it = outcome
+                .sums
+                .as_ref()
+                .filter(|_| sent.is_some())
+                .is_some_and(|sums| sums.counterparties.contains(&maker.nick.to_string()));
+            let earned = balance.checked_sub(maker.worth).expect("a maker loses nothing");
+            assert_eq!(earned > 0, in_it, "whoever takes part is paid, and nobody else");
         }
         // No coin in two transactions that we signed, unless the first was refused by our own server.
         if !self.wallet.faults.rejects {

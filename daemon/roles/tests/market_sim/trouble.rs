@@ -146,6 +146,33 @@ fn one_liar_among_few_costs_one_commitment() {
     assert_eq!(indexes(&stage), [0, 1]);
 }
 
+/// A liar among replacements is dropped: the commitment that only it was asked with is not given up for its word.
+#[test]
+fn one_lying_replacement_costs_no_commitment() {
+    let stage = play(&[SilentAtAuth, Honest, SaysBlacklisted, Honest], 2);
+    assert_eq!(reason(&stage), Reason::Complete);
+    assert_eq!(indexes(&stage), [0, 1]);
+}
+
+/// Complaints about a commitment that is given up already, still under way or repeated, are not counted again.
+#[test]
+fn late_complaints_do_not_give_up_a_second_commitment() {
+    for seed in 0..20 {
+        let mut stage = Stage::new(seed, &[Honest; 6]);
+        stage.fund(5_000_000);
+        stage.begin(request(6), plain());
+        while stage.makers.iter().all(|maker| maker.fills.is_empty()) {
+            stage.step();
+        }
+        let first = stage.makers.iter().find_map(|m| m.fills.first()).unwrap().commitment;
+        for maker in &mut stage.makers {
+            maker.blacklist.insert(first);
+        }
+        assert_eq!(stage.run().verdict.reason, Reason::Complete);
+        assert_eq!(indexes(&stage), [0, 1]);
+    }
+}
+
 /// The last commitment is not spent on making a sufficient round larger.
 #[test]
 fn a_sufficient_round_keeps_the_last_commitment() {
