@@ -26,7 +26,6 @@ pub(crate) struct Cli {
         env = "JOINERY_BOARD_BACKEND",
         value_name = "BACKEND",
         num_args = 1..=2,
-        value_delimiter = ' ',
         default_value = "auto"
     )]
     backend: Vec<String>,
@@ -229,6 +228,7 @@ mod tests {
             .unwrap();
         assert_eq!(cli.backend, ["png", "/d"]);
         assert_eq!((cli.panel(), cli.socket), (Panel::Large, "/s".into()));
+        assert_eq!(parse(&["--backend", "png", "/a b"]).unwrap().backend, ["png", "/a b"]);
         assert_eq!(parse(&[]).unwrap().backend, ["auto"]);
         assert_eq!(parse(&["--backend", "terminal"]).unwrap().panel(), Panel::Small);
         assert_eq!(parse(&["--i2c-address", "3d"]).unwrap().i2c_address, 0x3d);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use super::{Led, spawn};
@@ -14,9 +14,13 @@ pub type Switch = Box<dyn FnMut(bool) -> io::Result<()> + Send>;
 /// One turn of a light that is neither on nor off: a hundred a second do not flicker.
 const TURN: Duration = Duration::from_millis(10);
 
-/// A light on a pin.
+/// A light on a pin. It is dark when this has been dropped.
 #[derive(Debug)]
-pub struct Lamp(Sender<Pattern>);
+pub struct Lamp {
+    /// Taken when the light is let go.
+    patterns: Option<Sender<Pattern>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Lamp {
     /// A dark light.
@@ -25,15 +29,26 @@ impl Lamp {
     /// When there is no room for another thread.
     pub fn new(switch: Switch) -> io::Result<Self> {
         let (sender, patterns) = channel();
-        spawn("light", move || run(switch, &patterns))?;
-        Ok(Self(sender))
+        let thread = spawn("light", move || run(switch, &patterns))?;
+        Ok(Self { patterns: Some(sender), thread: Some(thread) })
     }
 }
 
 impl Led for Lamp {
     fn show(&mut self, pattern: Pattern) {
         // The thread ends only when the light cannot be switched any more, and it has said so.
-        let _ = self.0.send(pattern);
+        let _ = self.patterns.as_ref().map(|patterns| patterns.send(pattern));
+    }
+}
+
+impl Drop for Lamp {
+    fn drop(&mut self) {
+        // The thread ends when nobody can send any more, and a line keeps its level when the process is gone.
+        self.patterns = None;
+        if let Some(thread) = self.thread.take() {
+            // A thread that has panicked has said so.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -109,11 +124,11 @@ mod tests {
     #[test]
     fn a_light_that_is_let_go_is_dark() {
         let (seen, switched) = channel();
-        let lamp = Lamp::new(Box::new(move |on| seen.send(on).map_err(io::Error::other))).unwrap();
-        let Lamp(sender) = lamp;
-        sender.send(Pattern::Steady).unwrap();
-        drop(sender);
-        let log: Vec<bool> = switched.iter().collect();
+        let mut lamp =
+            Lamp::new(Box::new(move |on| seen.send(on).map_err(io::Error::other))).unwrap();
+        lamp.show(Pattern::Steady);
+        drop(lamp);
+        let log: Vec<bool> = switched.try_iter().collect();
         assert_eq!(log.last(), Some(&false));
     }
 }

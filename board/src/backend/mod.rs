@@ -22,6 +22,7 @@ pub use script::Script;
 
 use std::io;
 use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::Panel;
@@ -116,7 +117,7 @@ impl Inputs {
 }
 
 /// Begins to watch the button, on a thread of its own.
-pub type WatchButton = Box<dyn FnOnce(Inputs) -> io::Result<()>>;
+pub type WatchButton = Box<dyn FnOnce(Inputs) -> io::Result<JoinHandle<()>>>;
 
 /// What a backend gives.
 pub struct Parts {
@@ -141,6 +142,9 @@ impl std::fmt::Debug for Parts {
 ///
 /// # Errors
 /// When the system has no room for it.
-pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).stack_size(128 * 1024).spawn(body).map(|_| ())
+pub(crate) fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).stack_size(128 * 1024).spawn(body)
 }

@@ -6,14 +6,17 @@
 
 mod lines;
 mod message;
+mod number;
+mod pending;
 mod status;
 mod text;
 
 pub use lines::Lines;
 pub use message::Message;
+pub use number::{OutOfBounds, Percent, Sats, Seconds, SignedSats};
+pub use pending::{Amount, Ask, Destination, Fee, Payment, Pending, RequestId};
 pub use status::{
-    Amount, Ask, Backend, CoinjoinState, Destination, Direction, Fee, Fingerprint, Maker, Network,
-    Payment, Pending, Percent, RequestId, Round, Sats, Seconds, SignedSats, Status, Tor,
+    Backend, CoinjoinState, Direction, Fingerprint, Maker, Network, Round, Status, Tor,
     Transaction, Txid, Warning,
 };
 pub use text::Text;

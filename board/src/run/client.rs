@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
 use super::Event;
@@ -49,7 +49,7 @@ impl Drop for Client {
 }
 
 /// Starts the thread that keeps the connection.
-pub(super) fn start(socket: PathBuf, events: SyncSender<Event>) -> io::Result<()> {
+pub(super) fn start(socket: PathBuf, events: SyncSender<Event>) -> io::Result<JoinHandle<()>> {
     spawn("link", move || {
         let mut wait = FIRST;
         let mut missing = false;

@@ -6,6 +6,7 @@ mod client;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -57,7 +58,7 @@ pub fn run(parts: Parts, socket: PathBuf) -> io::Result<()> {
     Ok(())
 }
 
-fn signals(sender: SyncSender<Event>) -> io::Result<()> {
+fn signals(sender: SyncSender<Event>) -> io::Result<JoinHandle<()>> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     spawn("signals", move || {
         for _ in signals.forever() {
