@@ -79,6 +79,8 @@ pub(super) struct Attempt {
     pub(super) keys: Vec<OwnCoin>,
     pub(super) opening: Option<Opening>,
     pub(super) slots: Vec<Slot>,
+    /// When makers were asked first.
+    pub(super) asked_at: Option<Duration>,
     /// Rounds of replacement that are left.
     pub(super) replacements: u8,
     pub(super) used: UsedPlaces,
@@ -107,6 +109,7 @@ impl Attempt {
             keys: Vec::new(),
             opening: None,
             slots: Vec::new(),
+            asked_at: None,
             replacements: policy.replacement_rounds,
             used: UsedPlaces::default(),
             destination: None,

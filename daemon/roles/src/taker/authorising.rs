@@ -1,6 +1,8 @@
 //! The auth phase: the commitment is opened to all makers at once, and what they name is verified before anything of it
 //! enters the transaction (`spec/roles.md` 3.9).
 
+use std::time::Duration;
+
 use joinery_proto::transaction::taker::{ForeignCoin, MAX_MAKER_INPUTS};
 use joinery_proto::utxo::WireUtxo;
 use joinery_wallet::types::Mixdepth;
@@ -13,6 +15,9 @@ use super::outcome::{MakerFailure, Reason, Verdict};
 use super::request::Destination;
 use super::slot::Stage;
 use crate::ask::{Answer, AskError, Question};
+
+/// Makers forget a conversation after this (`spec/protocol.md` 13.2).
+const MAKER_SESSION: Duration = Duration::from_secs(300);
 
 impl Attempt {
     /// Gets the addresses that are missing. They are issued, durably, before anybody can be shown them; those that
@@ -152,6 +157,12 @@ impl Attempt {
         }
     }
 
+    /// Whether makers that were asked first still know us after another fill and auth phase.
+    fn has_time(&self, ctx: &Context) -> bool {
+        let longest = ctx.setup.policy.maker_timeout.saturating_mul(2);
+        self.asked_at.is_none_or(|asked| ctx.after(longest) < asked.saturating_add(MAKER_SESSION))
+    }
+
     /// Decides what comes next in the auth phase.
     pub(super) fn auth_phase(&mut self, ctx: &mut Context) -> Flow {
         let busy =
@@ -167,7 +178,12 @@ impl Attempt {
             let attempts = ctx.setup.policy.retries.saturating_add(1).saturating_sub(ctx.attempt);
             let needed = if verified < enough { 1 } else { u32::from(attempts).saturating_add(1) };
             let tries = super::plan::tries_left(ctx, self.plan()?);
-            if tries >= needed && self.can_commit(ctx) && self.replace(ctx)? > 0 {
+            let essential = verified < enough;
+            if (essential || self.has_time(ctx))
+                && tries >= needed
+                && self.can_commit(ctx)
+                && self.replace(ctx)? > 0
+            {
                 return self.next_commitment(ctx);
             }
         }

@@ -30,6 +30,7 @@ impl Attempt {
         let timeout = u64::try_from(ctx.setup.policy.maker_timeout.as_millis()).unwrap_or(u64::MAX);
         // The sessions have the deadlines; this one is for a clock that jumps.
         self.wait(Step::Fill, ctx.setup.policy.maker_timeout, ctx);
+        self.asked_at.get_or_insert(ctx.now);
         for index in 0..self.slots.len() {
             // A key of its own for each maker: makers of one round cannot recognise each other by ours.
             let secret = NaclSecretKey::from_bytes(ctx.nonce());

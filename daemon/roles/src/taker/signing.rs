@@ -230,8 +230,15 @@ impl Attempt {
             if slot.stage != Stage::Signing || std::mem::replace(&mut slot.repeated, true) {
                 continue;
             }
-            let other = |via: &Source| !matches!(via, Source::Direct(_)) && Some(*via) != slot.via;
-            let Some(via) = ctx.ways.iter().copied().find(other) else { continue };
+            let nick = slot.nick;
+            let listed = |via: &Source| {
+                let Source::Directory(id) = via else { return false };
+                ctx.book.offers.iter().any(|o| o.nick == nick && o.directories.contains(id))
+            };
+            let other =
+                |via: &&Source| !matches!(via, Source::Direct(_)) && Some(**via) != slot.via;
+            let ways = ctx.ways.iter().filter(other);
+            let Some(via) = ways.copied().max_by_key(listed) else { continue };
             let Some(session) = &mut slot.session else { continue };
             slot.via = Some(via);
             let _recorded_before = session.show_transaction(&unsigned, nonce);

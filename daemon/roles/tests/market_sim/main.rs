@@ -8,6 +8,7 @@ mod chain;
 mod fake_maker;
 mod market;
 mod real_maker;
+mod recorded;
 mod stage;
 mod stories;
 mod trouble;

@@ -62,6 +62,8 @@ pub(crate) struct Stage {
     routes: HashMap<Nick, Source>,
     /// Questions that nobody answers, by the name that the trace gives them.
     pub(crate) deaf: Vec<&'static str>,
+    /// Now and then this is the answer instead of the right one.
+    pub(crate) confuse: Option<fn(&mut StdRng) -> Answer>,
     /// Every output but progress, in a word or two.
     pub(crate) trace: Vec<String>,
     pub(crate) progress: Vec<Progress>,
@@ -114,6 +116,7 @@ impl Stage {
             heard: VecDeque::new(),
             routes: HashMap::new(),
             deaf: Vec::new(),
+            confuse: None,
             trace: Vec::new(),
             progress: Vec::new(),
             outcome: None,
@@ -387,7 +390,11 @@ impl Stage {
                 self.notice();
             }
             Happening::Answer(id, question) => {
-                let answer = self.wallet.answer(question, &mut self.chain, &mut self.rng);
+                let wrong = self.confuse.filter(|_| self.rng.random_bool(0.1));
+                let answer = match wrong {
+                    Some(confuse) => confuse(&mut self.rng),
+                    None => self.wallet.answer(question, &mut self.chain, &mut self.rng),
+                };
                 let fresh = matches!(answer, Answer::Reserved(_) | Answer::Recorded(_));
                 self.with_taker(|taker, now| taker.answered(id, answer, now));
                 if fresh && self.rng.random_bool(0.5) {
@@ -532,7 +539,9 @@ impl Stage {
         }
         // Every round that was begun has ended.
         for (id, round) in &self.wallet.rounds {
-            let ended = round.end.is_some() || self.wallet.faults.full_after.is_some();
+            let ended = round.end.is_some()
+                || self.wallet.faults.full_after.is_some()
+                || self.confuse.is_some();
             assert!(ended || self.deaf.contains(&"end"), "round {id} has not ended");
         }
         let commitments = self

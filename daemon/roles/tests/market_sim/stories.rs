@@ -382,3 +382,16 @@ fn what_strangers_say_changes_nothing() {
     assert_eq!(stage.trace.len(), before);
     assert_eq!(stage.run().verdict.reason, Reason::Complete);
 }
+
+/// Makers of our own wait at the barrier for a silent one, and none is lost.
+#[test]
+fn makers_that_wait_at_the_barrier_are_not_lost() {
+    let mut stage = stage(&[SilentAtFill]);
+    stage.add_real_makers(3);
+    stage.begin(request(3), plain());
+    assert_eq!(stage.run().verdict.reason, Reason::Complete);
+    let outcome = stage.outcome.as_ref().unwrap();
+    let failed: Vec<&str> = outcome.failed.values().map(|failure| failure.code).collect();
+    assert_eq!((failed, outcome.honest.len(), outcome.attempts), (vec!["timed_out"], 3, 1));
+    assert_eq!((stage.count("fill"), stage.count("auth")), (4, 3), "{:?}", stage.trace);
+}

@@ -595,3 +595,23 @@ fn slow_makers_are_silent_makers() {
     assert_eq!(reason(&stage), Reason::Complete);
     assert_eq!(failures(&stage), ["timed_out"]);
 }
+
+/// Answers that are not what was asked for, late ones and double ones: it ends in time, and nothing is signed for them.
+#[test]
+fn answers_of_the_wrong_kind_do_no_harm() {
+    use joinery_roles::ask::{Answer, AskError};
+    for seed in 0..40 {
+        let mut stage = Stage::new(seed, &[Honest; 3]);
+        stage.fund(5_000_000);
+        stage.confuse = Some(|rng| match rand::Rng::random_range(rng, 0..6) {
+            0 => Answer::Recorded(Ok(())),
+            1 => Answer::Coins(Ok(Vec::new())),
+            2 => Answer::Found(Ok(vec![None; 3])),
+            3 => Answer::Reserved(Err(AskError::Internal("confused".to_owned()))),
+            4 => Answer::Begun(Err(AskError::Closed)),
+            _ => Answer::Broadcast(Err(AskError::Internal("confused".to_owned()))),
+        });
+        stage.begin(request(2), TakerPolicy { retries: 0, ..plain() });
+        stage.run();
+    }
+}
