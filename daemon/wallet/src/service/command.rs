@@ -159,10 +159,10 @@ pub(super) enum Command {
         send: bool,
         reply: Reply<(), RoundError>,
     },
-    /// Hands out the complete transaction of a round for sending.
+    /// Hands out the complete transaction of a round for sending, if no block has it.
     TakeTransaction {
         round: RoundId,
-        reply: Reply<(Txid, Transaction), RoundError>,
+        reply: Reply<Option<(Txid, Transaction)>, RoundError>,
     },
     CertifyBond {
         outpoint: OutPoint,

@@ -21,13 +21,10 @@ pub(super) enum Holder {
 pub(super) struct Locks(HashMap<OutPoint, Holder>);
 
 impl Locks {
-    /// What rounds hold according to the journal. Of two that name the same coin the older one has it; the wallet
-    /// never lets that happen.
+    /// What rounds hold according to the journal.
     pub(super) fn of_rounds(rounds: &BTreeMap<RoundId, Arc<Round>>) -> Self {
         let mut locks = Self::default();
-        for round in rounds.values() {
-            locks.follow(round);
-        }
+        locks.follow(rounds);
         locks
     }
 
@@ -54,10 +51,11 @@ impl Locks {
         self.0.retain(|_, holder| *holder != Holder::Transaction(txid));
     }
 
-    /// A round changed.
-    pub(super) fn follow(&mut self, round: &Round) {
-        self.0.retain(|_, holder| *holder != Holder::Round(round.id));
-        if round.holds_coins() {
+    /// Rounds changed. Of two that name the same coin the older one has it: that happens when one was given up, its
+    /// coin went to another, and its transaction was seen after all.
+    pub(super) fn follow(&mut self, rounds: &BTreeMap<RoundId, Arc<Round>>) {
+        self.0.retain(|_, holder| matches!(holder, Holder::Transaction(_)));
+        for round in rounds.values().filter(|round| round.holds_coins()) {
             for coin in &round.coins {
                 self.0.entry(*coin).or_insert(Holder::Round(round.id));
             }

@@ -114,11 +114,11 @@ impl WalletHandle {
 
     /// Gives the complete transaction of a taker's round to the server. From then on it is sent with each block until
     /// the server lists it, also after a restart. May be called again, and when the conversation is over: a person
-    /// may decide to send what others were to send. Runs to its end even if the caller goes away. Must be called on
+    /// may decide to send what others were to send. One that a block has counts as accepted. Runs to its end even if the caller goes away. Must be called on
     /// a tokio runtime.
     ///
     /// # Errors
-    /// [`RoundError::OutOfOrder`] when there is no complete transaction or it is settled,
+    /// [`RoundError::OutOfOrder`] when there is no complete transaction or it was given up,
     /// [`RoundError::NoSuchRound`], [`RoundError::MakerOnly`], [`RoundError::Store`], [`RoundError::Closed`].
     pub async fn send_round_transaction(&self, round: RoundId) -> Result<RoundSent, RoundError> {
         let task = tokio::spawn(send::run_round(self.clone(), round));

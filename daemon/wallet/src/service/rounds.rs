@@ -116,11 +116,9 @@ impl State {
             let id = RoundId(*round);
             changed = true;
             self.rounds.news.push((id, RoundNews::of(event)));
-            if let Some(round) = self.store.facts().rounds.get(&id) {
-                self.locks.follow(round);
-            }
         }
         if changed {
+            self.locks.follow(&self.store.facts().rounds);
             self.rounds.list = list(self.store.facts());
             self.mark_stale(false);
         }
@@ -437,11 +435,11 @@ impl State {
         if tx.input.iter().any(|input| input.witness.is_empty() && input.script_sig.is_empty()) {
             return Err(RoundError::WrongTransaction("an input is not signed"));
         }
-        self.check_signed(&round, tx, &sums)?;
         let (txid, time) = (tx.compute_txid(), now());
         let known = round.signed.iter().any(|(known, kept, _)| *known == txid && *kept == raw);
         let mut facts = Vec::with_capacity(2);
         if !known {
+            self.check_signed(&round, tx, &sums)?;
             let event = RoundEvent::Signed { txid, raw: raw.clone(), sums, time };
             facts.push(Fact::Round { round: id.0, event });
         }
@@ -451,18 +449,21 @@ impl State {
         self.record_events(&facts)
     }
 
-    /// The complete transaction of a taker's round, which is ours to send from now on.
+    /// The complete transaction of a taker's round, which is ours to send from now on; `None` when a block has it.
     pub(super) fn take_round_transaction(
         &mut self,
         id: RoundId,
-    ) -> Result<(Txid, Transaction), RoundError> {
+    ) -> Result<Option<(Txid, Transaction)>, RoundError> {
         let round = self.round(id)?;
         self.check_role(round.begin.role)?;
         let kept = round.signed.last().filter(|_| round.begin.role == RoundRole::Taker);
         let (txid, raw, _) =
             kept.ok_or(RoundError::OutOfOrder("there is no complete transaction"))?;
-        if round.abandoned || round.confirmed.is_some() {
-            return Err(RoundError::OutOfOrder("the transaction is settled"));
+        if round.abandoned {
+            return Err(RoundError::OutOfOrder("the transaction was given up"));
+        }
+        if round.confirmed.is_some() {
+            return Ok(None);
         }
         let tx: Transaction =
             deserialize(raw).map_err(|_| RoundError::WrongTransaction("it cannot be read"))?;
@@ -478,7 +479,7 @@ impl State {
             }
             Some(_) => {}
         }
-        Ok((*txid, tx))
+        Ok(Some((*txid, tx)))
     }
 
     pub(super) fn certify_bond(

@@ -139,7 +139,8 @@ pub(super) async fn run_round(
     round: RoundId,
 ) -> Result<RoundSent, RoundError> {
     let chain = wallet.chain().clone();
-    let (txid, transaction) = wallet.ask(|reply| Command::TakeTransaction { round, reply }).await?;
+    let taken = wallet.ask(|reply| Command::TakeTransaction { round, reply }).await?;
+    let Some((txid, transaction)) = taken else { return Ok(RoundSent::Accepted) };
     let mut report = Report { wallet, txid, done: false };
     match chain.broadcast(transaction).await {
         Ok(()) => {

@@ -162,7 +162,7 @@ impl State {
                 answer(reply, self.keep_transaction(round, &transaction, *sums, send));
             }
             Command::TakeTransaction { round, reply } => {
-                if let Err(Ok((txid, _))) = reply.send(self.take_round_transaction(round)) {
+                if let Err(Ok(Some((txid, _)))) = reply.send(self.take_round_transaction(round)) {
                     // Durable and not sent: it is sent with the others that nobody has listed.
                     self.sent(txid, Outcome::Unknown, true);
                 }

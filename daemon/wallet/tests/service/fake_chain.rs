@@ -39,9 +39,32 @@ struct Server {
     hidden: HashSet<Txid>,
     fee: Option<u64>,
     fork: u8,
+    /// Refuses what spends a coin twice, or one that was never or is no longer there.
+    strict: bool,
+    /// Every transaction that was ever made, whether it is there or not.
+    made: HashSet<Txid>,
 }
 
 impl Server {
+    /// Why a transaction cannot be taken.
+    fn objection(&self, tx: &Transaction) -> Option<&'static str> {
+        let txid = tx.compute_txid();
+        let there: HashSet<Txid> = self.txs.iter().map(|(tx, _)| tx.compute_txid()).collect();
+        let others = self.txs.iter().filter(|(other, _)| other.compute_txid() != txid);
+        let spent: HashSet<OutPoint> =
+            others.flat_map(|(tx, _)| &tx.input).map(|input| input.previous_output).collect();
+        for input in &tx.input {
+            let coin = input.previous_output;
+            if spent.contains(&coin) {
+                return Some("txn-mempool-conflict");
+            }
+            if self.made.contains(&coin.txid) && !there.contains(&coin.txid) {
+                return Some("bad-txns-inputs-missingorspent");
+            }
+        }
+        None
+    }
+
     fn tip(&self) -> ChainTip {
         let (height, hash) = self.blocks.last_key_value().expect("genesis");
         let time = 1_700_000_000 + height * 600;
@@ -125,6 +148,8 @@ impl FakeChain {
             hidden: HashSet::new(),
             fee: Some(10_000),
             fork: 0,
+            strict: false,
+            made: HashSet::new(),
         };
         for height in heights {
             let hash = server.hash(height);
@@ -162,7 +187,8 @@ impl FakeChain {
         if let Some(sender) = sender
             && sender.send(Poke::Look(done)).is_ok()
         {
-            delivered.await.expect("watch runs");
+            // An error means that the wallet was closed meanwhile.
+            let _ = delivered.await;
         }
     }
 
@@ -237,6 +263,16 @@ impl FakeChain {
         self.with(|server| server.on_broadcast = what);
     }
 
+    /// From now on nothing is taken that could not be mined.
+    pub(crate) fn be_strict(&self) {
+        self.with(|server| server.strict = true);
+    }
+
+    /// Why a transaction could not be taken now.
+    pub(crate) fn objection(&self, tx: &Transaction) -> Option<&'static str> {
+        self.with(|server| server.objection(tx))
+    }
+
     pub(crate) fn no_fee_estimate(&self) {
         self.with(|server| server.fee = None);
     }
@@ -244,6 +280,11 @@ impl FakeChain {
     /// What was broadcast so far.
     pub(crate) fn broadcasts(&self) -> Vec<Transaction> {
         self.with(|server| server.broadcast.clone())
+    }
+
+    /// Every transaction that the server knows, with the block it is in.
+    pub(crate) fn transactions(&self) -> Vec<(Arc<Transaction>, Option<u32>)> {
+        self.with(|server| server.txs.clone())
     }
 
     /// Breaks or mends the connection.
@@ -270,6 +311,7 @@ impl FakeChain {
 
 fn put(server: &mut Server, tx: &Transaction, height: Option<u32>) {
     let txid = tx.compute_txid();
+    server.made.insert(txid);
     server.txs.retain(|(known, _)| known.compute_txid() != txid);
     server.txs.push((Arc::new(tx.clone()), height));
 }
@@ -465,7 +507,14 @@ impl ChainSource for FakeChain {
         Box::pin(async move {
             let what = self.with(|server| {
                 server.broadcast.push(tx.clone());
-                let what = server.on_broadcast.clone();
+                server.made.insert(tx.compute_txid());
+                let mut what = server.on_broadcast.clone();
+                if server.strict
+                    && what != OnBroadcast::Lost
+                    && let Some(text) = server.objection(&tx)
+                {
+                    what = OnBroadcast::Reject(text);
+                }
                 let known = server.txs.iter().any(|(known, _)| **known == tx);
                 let arrives =
                     matches!(what, OnBroadcast::Accept { .. } | OnBroadcast::ArrivedUnanswered);

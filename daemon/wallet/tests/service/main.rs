@@ -7,6 +7,7 @@ mod freezing;
 mod issuing;
 mod pruning;
 mod rig;
+mod round_worlds;
 mod rounds;
 mod sending;
 mod syncing;

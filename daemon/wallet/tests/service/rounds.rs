@@ -584,8 +584,21 @@ async fn what_we_send_is_sent_until_it_is_listed() {
     rig.chain.mine(&[&tx]);
     rig.chain.look().await;
     until(&wallet, "confirmed", |s| find(s, id).confirmed.is_some()).await;
-    let settled = wallet.send_round_transaction(id).await;
-    assert!(matches!(settled, Err(RoundError::OutOfOrder(_))));
+    assert_eq!(wallet.send_round_transaction(id).await.expect("in a block"), RoundSent::Accepted);
+    assert_eq!(rig.chain.broadcasts().len(), 2);
+}
+
+#[tokio::test]
+async fn a_fallback_that_comes_too_late_is_no_failure() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let (id, tx) = kept(&wallet, coins[0], 50, false).await;
+    rig.chain.mine(&[&tx]);
+    rig.chain.look().await;
+    until(&wallet, "confirmed", |s| find(s, id).confirmed.is_some()).await;
+    wallet.keep_transaction(id, tx, earning(-900), true).await.expect("the same again");
+    assert_eq!(wallet.send_round_transaction(id).await.expect("in a block"), RoundSent::Accepted);
+    assert!(rig.chain.broadcasts().is_empty());
 }
 
 #[tokio::test]
