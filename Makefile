@@ -72,7 +72,7 @@ suite:
 	echo "$$sum"; exit $$failed
 
 # Measures the release daemon on a bench of its own, about ten minutes, and prints a table. RECORD=1 also writes it to
-# docs/benchmarks.md; ONLY=start|small|hundred|thousands|market|restore measures a part.
+# docs/benchmarks.md; ONLY=start|small|hundred|thousands|market|coinjoin|restore measures a part.
 bench: tools
 	$(if $(ONLY),,cargo bench --locked -p joinery-proto)
 	$(if $(ONLY),,cargo bench --locked -p joinery-net --bench directory)

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use joinery_roles::maker::{MakerEnd, MakerState};
-use joinery_roles::taker::{Outcome, Progress};
+use joinery_roles::taker::{Outcome, Phase, Progress};
 use serde_json::json;
 
 use super::json::{TakerStatusJson, maker_event, taker_finished_event, taker_phase_event};
@@ -96,7 +96,13 @@ impl RoleBoard {
         else {
             return;
         };
-        record.progress = Some(progress);
+        record.progress = Some(match record.progress.take() {
+            // What the last attempt came to stays to be seen when it is over.
+            Some(last) if progress.phase == Phase::Over => {
+                Progress { phase: Phase::Over, deadline: None, ..last }
+            }
+            _ => progress,
+        });
         record.deadline = deadline;
         let event = taker_phase_event(record);
         // Still locked: news go out in the order in which they happened.

@@ -139,6 +139,31 @@ impl Client {
         Ok(answer["utxos"].as_array().context("no list")?.len())
     }
 
+    async fn post(&self, path: &str, body: Value) -> Result<(Value, Duration)> {
+        self.timed(Method::POST, &format!("/wallet/{}{path}", self.wallet), Some(body)).await
+    }
+
+    /// Starts a maker with one relative offer.
+    pub(crate) async fn start_maker(&self) -> Result<()> {
+        let terms = json!({"txfee": "0", "cjfee_a": "0", "cjfee_r": "0.0003",
+            "ordertype": "sw0reloffer", "minsize": "100000"});
+        self.post("/maker/start", terms).await.map(drop)
+    }
+
+    /// Asks for a coinjoin to the next mixdepth.
+    pub(crate) async fn coinjoin(&self, amount: u64, makers: usize) -> Result<()> {
+        let body = json!({"mixdepth": 0, "amount_sats": amount, "counterparties": makers,
+            "destination": "INTERNAL"});
+        self.post("/taker/coinjoin", body).await.map(drop)
+    }
+
+    /// Status and phase of the coinjoin.
+    pub(crate) async fn taker_status(&self) -> Result<(String, String)> {
+        let (status, _) = self.get("/taker/status").await?;
+        let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
+        Ok((text("status"), text("phase")))
+    }
+
     /// Pays at 2 sat/vB; gives the time until the answer.
     pub(crate) async fn send(
         &self,

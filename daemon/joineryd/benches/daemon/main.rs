@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program whose result is a table")]
 
 mod client;
+mod coinjoin;
 mod market;
 mod process;
 mod report;

@@ -44,6 +44,9 @@ pub(crate) async fn run(bench: &Bench, report: &mut Report, only: Option<&str>) 
     if wanted("market") {
         crate::market::run(bench, report).await?;
     }
+    if wanted("coinjoin") {
+        crate::coinjoin::run(bench, report).await?;
+    }
     if wanted("restore") {
         ten_thousand(bench, report).await?;
     }
