@@ -157,9 +157,12 @@ impl Attempt {
         result: Result<SendResult, AskError>,
         ctx: &mut Context,
     ) -> Flow {
-        let Some(delivery) = self.delivery.as_mut().filter(|_| self.step == Step::Deliver) else {
+        let Some(delivery) = self.delivery.as_mut() else { return Ok(()) };
+        if self.step != Step::Deliver {
+            // It came late; that our server has it is still good to know.
+            delivery.accepted |= matches!(result, Ok(SendResult::Accepted));
             return Ok(());
-        };
+        }
         let unconfirmed = ctx.setup.policy.unconfirm_timeout;
         let result = match result {
             Ok(result) => result,
@@ -204,6 +207,12 @@ impl Attempt {
         if delivery.accepted {
             let text = "our server has the transaction";
             return Err(Verdict::new(Reason::Complete, text));
+        }
+        if self.step == Step::Deliver && delivery.sent > 0 {
+            // Our server may have it by now.
+            let wait = ctx.setup.policy.unconfirm_timeout;
+            self.wait(Step::Seen, wait, ctx);
+            return Ok(());
         }
         if self.step == Step::Deliver {
             let text = "the wallet did not say what became of the transaction; it is kept";

@@ -287,7 +287,11 @@ impl Taker {
             self.ctx.released.append(&mut self.ctx.held);
         }
         self.ctx.held.clear();
-        let again = self.ctx.attempt <= self.ctx.setup.policy.retries && !self.ctx.stopping;
+        // Once our signatures exist there is no new attempt: the transaction may still appear, also after a refusal, and
+        // a second one with other coins would pay twice.
+        let again = self.ctx.attempt <= self.ctx.setup.policy.retries
+            && !self.ctx.stopping
+            && !attempt.has_signed();
         let retry = again && verdict.reason.may_pass();
         let until = self.ctx.after(WALLET_TIMEOUT);
         let begins = attempt.step == Step::Begin;

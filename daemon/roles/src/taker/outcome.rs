@@ -101,7 +101,8 @@ impl Reason {
         }
     }
 
-    /// Whether a new attempt may do better at once (`spec/roles.md` 3.14, RETRYABLE).
+    /// Whether a new attempt may do better at once (`spec/roles.md` 3.14, RETRYABLE). There is none after our signatures
+    /// exist, whatever the reason.
     #[must_use]
     pub const fn may_pass(self) -> bool {
         matches!(
@@ -112,7 +113,6 @@ impl Reason {
                 | Self::NotSigned
                 | Self::FeeOutOfRange
                 | Self::InputSpent
-                | Self::Rejected
                 | Self::ChainUnreachable
                 | Self::Stalled
         )

@@ -280,7 +280,8 @@ fn our_own_coin_that_is_spent_elsewhere_is_noticed() {
     );
 }
 
-/// BROADCAST, rejected: RETRYABLE(conflict); row T2: the state ends.
+/// BROADCAST, rejected; row T2: the state ends. There is no new attempt: the refused transaction is complete, and whoever
+/// has it could send it later; a second one with other coins would pay twice.
 #[test]
 fn a_transaction_that_our_server_refuses_ends_with_its_words() {
     let mut stage = stage(&[Honest; 2]);
@@ -290,6 +291,23 @@ fn a_transaction_that_our_server_refuses_ends_with_its_words() {
     assert!(!outcome.is_success());
     assert!(outcome.verdict.text.contains("min relay fee not met"), "{}", outcome.verdict.text);
     assert!(outcome.txid.is_some() && outcome.transaction.is_some());
+    assert_eq!(outcome.attempts, 1);
+    assert_eq!(stage.wallet.signed.len(), 1);
+}
+
+/// Defect 20: also in a wallet of one account.
+#[test]
+fn cj_and_change_distinct() {
+    let mut stage = stage(&[Honest; 2]);
+    stage.wallet.max_mixdepth = 0;
+    stage.begin(request(2), plain());
+    assert_eq!(stage.run().verdict.reason, Reason::Complete);
+    let view = stage.wallet.view(&stage.chain);
+    let fresh: Vec<u64> =
+        view.coins.iter().filter(|coin| coin.height.is_none()).map(|coin| coin.value).collect();
+    assert_eq!(fresh.len(), 2);
+    assert!(fresh.contains(&AMOUNT));
+    assert_eq!(stage.wallet.issued.iter().collect::<BTreeSet<_>>().len(), 2);
 }
 
 /// Row T24: that the chain cannot be asked is nobody's fault.

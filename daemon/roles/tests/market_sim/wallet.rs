@@ -43,6 +43,7 @@ pub(crate) struct FakeWallet {
     pub(crate) issued: Vec<ScriptBuf>,
     pub(crate) signed: Vec<Transaction>,
     pub(crate) rate: u64,
+    pub(crate) max_mixdepth: u8,
     pub(crate) faults: Faults,
 }
 
@@ -64,6 +65,7 @@ impl FakeWallet {
             issued: Vec::new(),
             signed: Vec::new(),
             rate: 5_000,
+            max_mixdepth: 4,
             faults: Faults::default(),
         }
     }
@@ -118,7 +120,7 @@ impl FakeWallet {
         });
         WalletView {
             coins: coins.collect(),
-            max_mixdepth: 4,
+            max_mixdepth: self.max_mixdepth,
             height: Some(chain.height),
             median_time: Some(1_700_000_000),
             synced: true,
