@@ -79,6 +79,13 @@ impl TimeNumber {
             .ok_or(TimeNumberError::NotStartOfMonth(locktime))
     }
 
+    /// The first month that begins after a unix time: the soonest lock time that a new bond can have
+    /// (`spec/roles.md` 6.3). `None` from December 2099 on.
+    #[must_use]
+    pub fn after(time: u64) -> Option<Self> {
+        Self::all().find(|number| u64::from(number.locktime()) > time)
+    }
+
     /// Parses `YYYY-MM`: four digits, a hyphen, two digits.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! thousands of them under a seeded scheduler (`spec/roles.md`, `spec/protocol.md` 4, 5, 13 to 15).
 
 pub mod ask;
+pub mod bond_statistics;
 pub mod budget;
 pub mod channel;
 pub mod choose;

@@ -249,6 +249,22 @@ struct BondValueFile {
     maker_cert_expiry: Vec<MakerExpiry>,
     cert_expiry_check: Vec<ExpiryCheck>,
     timenumber: Vec<ValidTimeNumber>,
+    next_locktime: Vec<NextLocktime>,
+}
+
+#[derive(Deserialize)]
+struct NextLocktime {
+    from: String,
+    next: String,
+}
+
+/// Unix time of `YYYY-MM-DDTHH:MM:SS`.
+fn unix_time(text: &str) -> u64 {
+    let number = |range: std::ops::Range<usize>| text[range].parse::<u64>().unwrap();
+    let month = TimeNumber::from_month(&text[..7]).unwrap();
+    let days = number(8..10) - 1;
+    let seconds = (number(11..13) * 60 + number(14..16)) * 60 + number(17..19);
+    u64::from(month.locktime()) + days * 86_400 + seconds
 }
 
 #[derive(Deserialize)]
@@ -299,4 +315,10 @@ fn bond_value_file_agrees() {
     for case in &file.timenumber {
         assert_eq!(u64::from(TimeNumber::new(case.timenumber).unwrap().locktime()), case.timestamp);
     }
+    assert_eq!(file.next_locktime.len(), 5);
+    for case in &file.next_locktime {
+        let next = TimeNumber::after(unix_time(&case.from)).unwrap();
+        assert_eq!(u64::from(next.locktime()), unix_time(&case.next), "{}", case.from);
+    }
+    assert_eq!(TimeNumber::after(4_099_766_400), None, "there is no month after December 2099");
 }
