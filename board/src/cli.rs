@@ -65,7 +65,7 @@ pub(crate) struct Cli {
     /// Backlight line of the large display.
     #[arg(long, env = "JOINERY_BOARD_BACKLIGHT", value_name = "GPIO", default_value_t = 23)]
     backlight: u8,
-    /// Logs what is told to the daemon.
+    /// Logs the button's level and what is told to the daemon.
     #[arg(long, short)]
     pub(crate) verbose: bool,
 }

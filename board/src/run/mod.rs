@@ -71,14 +71,37 @@ fn signals(sender: SyncSender<Event>) -> io::Result<JoinHandle<()>> {
 
 /// The model, and what it moves.
 struct Board {
-    clock: Instant,
+    time: Time,
     ui: Ui,
     panel: Panel,
     led: Option<Box<dyn crate::backend::Led>>,
     pattern: Option<Pattern>,
     client: Option<Client>,
     complained: bool,
+    pressed: bool,
     watchdog: bool,
+}
+
+/// The model's time: since the start, and never back. An edge of the button is stamped where it is seen, and may be
+/// told after the model has been moved past it; the model would take that for a clock that jumps.
+struct Time {
+    start: Instant,
+    last: Duration,
+}
+
+impl Time {
+    fn new() -> Self {
+        Self { start: Instant::now(), last: Duration::ZERO }
+    }
+
+    fn now(&mut self) -> Duration {
+        self.of(Instant::now())
+    }
+
+    fn of(&mut self, at: Instant) -> Duration {
+        self.last = self.last.max(at.saturating_duration_since(self.start));
+        self.last
+    }
 }
 
 /// The display, if there is one, and what is on it.
@@ -97,12 +120,11 @@ struct Panel {
 
 impl Board {
     fn new(open: OpenDisplay, led: Option<Box<dyn crate::backend::Led>>) -> Self {
-        let clock = Instant::now();
         let panel = Panel {
             open,
             display: None,
             looked: None,
-            renewed: clock,
+            renewed: Instant::now(),
             missing: false,
             frame: None,
             picture: None,
@@ -111,19 +133,16 @@ impl Board {
         };
         let watchdog = sd_notify::watchdog_enabled().is_some();
         Self {
-            clock,
+            time: Time::new(),
             ui: Ui::new(Duration::ZERO),
             panel,
             led,
             pattern: None,
             client: None,
             complained: false,
+            pressed: false,
             watchdog,
         }
-    }
-
-    fn now(&self) -> Duration {
-        self.clock.elapsed()
     }
 
     /// Shows something before anything else is done.
@@ -134,7 +153,7 @@ impl Board {
 
     fn follow(&mut self, events: &Receiver<Event>) {
         loop {
-            let now = self.now();
+            let now = self.time.now();
             let wait = self.ui.next_tick(now).saturating_sub(now).max(Duration::from_millis(1));
             match events.recv_timeout(self.panel.wait(wait)) {
                 Ok(Event::Input(Input::Stop)) => return,
@@ -148,10 +167,14 @@ impl Board {
     }
 
     fn take(&mut self, event: Event) {
-        let now = self.now();
+        let now = self.time.now();
         match event {
             Event::Input(Input::Level { pressed, at }) => {
-                self.ui.level(pressed, at.saturating_duration_since(self.clock));
+                if std::mem::replace(&mut self.pressed, pressed) != pressed {
+                    tracing::debug!(pressed, "button");
+                }
+                let at = self.time.of(at);
+                self.ui.level(pressed, at);
             }
             Event::Input(Input::Stop) => {}
             Event::Link(LinkEvent::Connected(client)) => {
@@ -181,7 +204,7 @@ impl Board {
 
     /// Brings the outside up to what the model says.
     fn step(&mut self) {
-        let now = self.now();
+        let now = self.time.now();
         self.ui.tick(now);
         if let Some(panel) = self.panel.look() {
             self.ui.panel(panel, now);
@@ -196,7 +219,7 @@ impl Board {
         match self.panel.draw(self.ui.frame(now)) {
             Drawn::Shown => {
                 if let Some(frame) = &self.panel.frame {
-                    self.ui.shown(frame, self.clock.elapsed());
+                    self.ui.shown(frame, self.time.now());
                 }
             }
             Drawn::Lost => self.ui.panel(None, now),
@@ -222,7 +245,7 @@ impl Board {
         if let Some(led) = &mut self.led {
             led.show(Pattern::Off);
         }
-        let mut frame = self.ui.frame(self.now());
+        let mut frame = self.ui.frame(self.time.now());
         if frame.screen != crate::screen::Screen::SwitchingOff {
             frame.light = Light::Off;
         }
@@ -349,5 +372,21 @@ impl Panel {
 fn tell_manager(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen with gpio-sim: the button's level was told a moment after the model had been moved past it, and the hold
+    /// was void.
+    #[test]
+    fn an_edge_that_is_told_late_is_no_clock_that_jumps() {
+        let mut time = Time::new();
+        let edge = Instant::now();
+        let moved = time.now();
+        assert_eq!(time.of(edge), moved);
+        assert!(time.now() >= moved);
     }
 }
