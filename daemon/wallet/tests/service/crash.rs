@@ -1,20 +1,22 @@
 //! The real store: the files as they are at some moment, copied away and opened elsewhere, as after the
 //! process was killed at that moment.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bdk_wallet::bitcoin::Amount;
+use bdk_wallet::bitcoin::{Address, Amount, OutPoint, Txid};
 use joinery_wallet::directory::WalletDirectory;
 use joinery_wallet::file::KdfParams;
-use joinery_wallet::service::{SendError, SendRequest, WalletHandle};
+use joinery_wallet::round::{RoundEvent, RoundId, RoundRole};
+use joinery_wallet::service::{RoundError, RoundSent, SendError, SendRequest, WalletHandle};
 use joinery_wallet::store::{self, OwnTxState};
 use joinery_wallet::types::{Branch, Mixdepth};
 use secrecy::SecretString;
 
 use crate::fake_chain::OnBroadcast;
 use crate::rig::{As, M0, Rig, at, coin, foreign, out, payment, until};
+use crate::rounds::{begin, clock, coinjoin, complete, earning, end, round, signed};
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("directory");
@@ -78,8 +80,7 @@ async fn a_kill_at_any_step_loses_no_address_label_flag_or_payment() {
     let request = SendRequest {
         mixdepth: M0,
         amount: Some(Amount::from_sat(40_000)),
-        destination: bdk_wallet::bitcoin::Address::from_script(&foreign(3), rig.network.bitcoin())
-            .expect("address"),
+        destination: Address::from_script(&foreign(3), rig.network.bitcoin()).expect("address"),
         fees: None,
         inputs: None,
     };
@@ -165,4 +166,207 @@ async fn a_damaged_database_costs_no_flag_label_or_address() {
     let next = wallet.snapshot().branch(Mixdepth(2), Branch::Internal).expect("branch").next_unused;
     assert!(next > 50, "internal indexes skip after a loss: {next}");
     let _keep: Arc<_> = rig.chain.clone();
+}
+
+/// What was acknowledged at some moment.
+#[derive(Debug, Clone, Default)]
+struct Acknowledged {
+    issued: HashSet<Address>,
+    /// Commitments: coin, index and hash.
+    used: Vec<(OutPoint, u8, [u8; 32])>,
+    /// Rounds: their coins, and what was signed in them.
+    rounds: BTreeMap<RoundId, (Vec<OutPoint>, Vec<Txid>)>,
+    /// Rounds that were ended by us.
+    ended: HashSet<RoundId>,
+    /// What we promised to send.
+    to_send: Vec<Txid>,
+    /// What is kept for others to send.
+    kept: Vec<Txid>,
+}
+
+/// A wallet whose directory is copied away after each acknowledged step.
+struct Filmed<'a> {
+    rig: &'a Rig,
+    live: PathBuf,
+    wallet: WalletHandle,
+    known: Acknowledged,
+    images: Vec<(PathBuf, Acknowledged)>,
+}
+
+impl Filmed<'_> {
+    fn cut(&mut self) {
+        let image = self.rig.dir.path().join(format!("image-{}", self.images.len()));
+        copy(&self.live, &image);
+        self.images.push((image, self.known.clone()));
+    }
+
+    async fn address(&mut self, mixdepth: u8, branch: Branch) -> Address {
+        let address = self.wallet.issue_address(Mixdepth(mixdepth), branch).await.expect("issued");
+        assert!(self.known.issued.insert(address.clone()), "issued twice");
+        self.cut();
+        address
+    }
+
+    async fn round(&mut self, role: RoundRole, coin: OutPoint) -> RoundId {
+        let id = self.wallet.begin_round(begin(role, 0)).await.expect("begun");
+        assert!(
+            self.known.rounds.insert(id, (Vec::new(), Vec::new())).is_none(),
+            "number used twice"
+        );
+        self.cut();
+        self.wallet.reserve(id, vec![coin]).await.expect("reserved");
+        self.known.rounds.get_mut(&id).expect("known").0.push(coin);
+        self.cut();
+        id
+    }
+
+    async fn record(&mut self, id: RoundId, event: RoundEvent) {
+        self.wallet.record_round(id, event.clone()).await.expect("recorded");
+        match event {
+            RoundEvent::CommitmentSent { outpoint: Some(coin), index, commitment } => {
+                self.known.used.push((coin, index, commitment));
+            }
+            RoundEvent::Signed { txid, .. } => {
+                self.known.rounds.get_mut(&id).expect("known").1.push(txid);
+            }
+            _ => {}
+        }
+        self.cut();
+    }
+}
+
+#[tokio::test]
+async fn a_kill_at_any_step_of_a_round_reuses_no_coin_address_or_commitment() {
+    let rig = Rig::new();
+    let live = rig.dir.path().join("wallets");
+    let wallet = open(&rig, &live, As::Fresh).await;
+    until(&wallet, "caught up", |s| s.sync.complete).await;
+    let mut film =
+        Filmed { rig: &rig, live, wallet, known: Acknowledged::default(), images: Vec::new() };
+    let mut funds = Vec::new();
+    for salt in 1..=4 {
+        let address = film.address(0, Branch::External).await;
+        funds.push(payment(salt, &[out(&address, 100_000)]));
+    }
+    rig.chain.mine(&funds.iter().collect::<Vec<_>>());
+    rig.chain.look().await;
+    let coins: Vec<OutPoint> = funds.iter().map(|tx| at(tx, 0)).collect();
+    until(&film.wallet, "funds", |s| s.coins.len() == 4).await;
+    // Deposits count as looked at, so that no image takes them for news.
+    film.wallet.set_frozen(Vec::new()).await.expect("nothing");
+
+    // A maker's round whose taker vanishes, one that is signed, and two rounds as taker.
+    let lost = film.round(RoundRole::Maker, coins[0]).await;
+    let scripts =
+        [film.address(1, Branch::Internal).await, film.address(0, Branch::Internal).await];
+    let scripts = scripts.map(|address| address.script_pubkey());
+    film.record(lost, RoundEvent::Revealed { scripts: scripts.to_vec(), commitment: [1; 32] })
+        .await;
+    let maker = film.round(RoundRole::Maker, coins[1]).await;
+    let scripts =
+        [film.address(1, Branch::Internal).await, film.address(0, Branch::Internal).await];
+    let scripts = scripts.map(|address| address.script_pubkey());
+    film.record(maker, RoundEvent::Revealed { scripts: scripts.to_vec(), commitment: [2; 32] })
+        .await;
+    for salt in [50, 52, 54] {
+        let tx = coinjoin(coins[1], &scripts, salt);
+        film.record(maker, signed(&tx, clock())).await;
+    }
+    film.wallet.end_round(maker, end("complete")).await.expect("ended");
+    film.known.ended.insert(maker);
+    film.cut();
+    rig.chain.on_broadcast(OnBroadcast::Lost);
+    for (coin, salt, send) in [(coins[2], 60, true), (coins[3], 70, false)] {
+        let taker = film.round(RoundRole::Taker, coin).await;
+        for index in 0..2 {
+            let commitment = [salt + index; 32];
+            let event = RoundEvent::CommitmentSent { outpoint: Some(coin), index, commitment };
+            film.record(taker, event).await;
+        }
+        let change = film.address(0, Branch::Internal).await;
+        let tx = complete(coin, &change, salt);
+        let txid = tx.compute_txid();
+        film.record(taker, RoundEvent::Shown { txid, sums: earning(-900) }).await;
+        film.wallet.keep_transaction(taker, tx, earning(-900), send).await.expect("kept");
+        film.known.rounds.get_mut(&taker).expect("known").1.push(txid);
+        let promised = if send { &mut film.known.to_send } else { &mut film.known.kept };
+        promised.push(txid);
+        film.cut();
+        if send {
+            let sent = film.wallet.send_round_transaction(taker).await.expect("tried");
+            assert_eq!(sent, RoundSent::Unknown);
+            film.cut();
+        }
+    }
+    film.wallet.end_round(lost, end("timeout")).await.expect("ended");
+    film.known.ended.insert(lost);
+    film.cut();
+    let Filmed { wallet, images, .. } = film;
+    wallet.close().await;
+    assert!(images.len() > 30, "only {} images", images.len());
+
+    for (image, known) in images {
+        check_image(&rig, &image, &known, &coins).await;
+    }
+}
+
+async fn check_image(rig: &Rig, image: &Path, known: &Acknowledged, coins: &[OutPoint]) {
+    let case = image.display();
+    let before = rig.chain.broadcasts().len();
+    let wallet = open(rig, image, As::Known).await;
+    // Before anything is heard of the chain.
+    for (id, (held, signed)) in &known.rounds {
+        let now = round(&wallet, *id);
+        let code = now.end.as_ref().expect("ended").code.clone();
+        assert_eq!(code == "interrupted", !known.ended.contains(id), "{case}: {code}");
+        assert_eq!(&now.coins, held, "{case}");
+        assert_eq!(now.holds_coins(), !signed.is_empty(), "{case}");
+        let mut kept: Vec<Txid> = now.signed.iter().map(|(txid, _, _)| *txid).collect();
+        let mut expected = signed.clone();
+        kept.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(kept, expected, "{case}");
+    }
+    assert_eq!(wallet.rounds().len(), known.rounds.len(), "{case}");
+    let snapshot = until(&wallet, "caught up", |s| s.sync.complete).await;
+    for coin in &snapshot.coins {
+        let held = known
+            .rounds
+            .values()
+            .any(|(coins, signed)| coins.contains(&coin.outpoint) && !signed.is_empty());
+        assert_eq!(coin.locked, held, "{case}: {}", coin.outpoint);
+    }
+    // Nothing that was used is used again.
+    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    assert!(known.rounds.keys().all(|old| *old < id), "{case}");
+    for (coin, index, commitment) in &known.used {
+        for (index, commitment) in [(*index, [0xee; 32]), (200, *commitment)] {
+            let event = RoundEvent::CommitmentSent { outpoint: Some(*coin), index, commitment };
+            let again = wallet.record_round(id, event).await;
+            assert!(matches!(again, Err(RoundError::CommitmentUsed)), "{case}: {again:?}");
+        }
+    }
+    for coin in coins {
+        let signed =
+            known.rounds.values().any(|(held, signed)| held.contains(coin) && !signed.is_empty());
+        if signed {
+            assert!(
+                wallet.reserve(id, vec![*coin]).await.is_err(),
+                "{case}: a signed coin is free"
+            );
+        }
+    }
+    for (mixdepth, branch) in [(0, Branch::Internal), (1, Branch::Internal), (0, Branch::External)]
+    {
+        let address = wallet.issue_address(Mixdepth(mixdepth), branch).await.expect("issued");
+        assert!(!known.issued.contains(&address), "{case}: {address} again");
+    }
+    // What we promised to send is sent, what others send is not. The server still loses everything.
+    let sent = || -> HashSet<Txid> {
+        rig.chain.broadcasts()[before..].iter().map(|tx| tx.compute_txid()).collect()
+    };
+    let promised: HashSet<Txid> = known.to_send.iter().copied().collect();
+    crate::rig::eventually("sent again", || sent().is_superset(&promised)).await;
+    assert!(known.kept.iter().all(|txid| !sent().contains(txid)), "{case}");
+    wallet.close().await;
 }
