@@ -214,7 +214,9 @@ impl Attempt {
         text: &str,
         ctx: &mut Context,
     ) -> Flow {
-        let Some(index) = self.place(from) else { return Ok(()) };
+        // Otherwise nothing is due from anybody. Conversations that wait for us must not see that their time is over.
+        let due = matches!(self.step, Step::Fill | Step::Addresses | Step::Authorise | Step::Sign);
+        let Some(index) = self.place(from).filter(|_| due) else { return Ok(()) };
         let Ok(message) = UnverifiedMessage::parse(text) else { return Ok(()) };
         if message.word == PrivateWord::Error && self.is_stale(message.payload) {
             return Ok(());
@@ -275,6 +277,8 @@ impl Attempt {
         let Some(slot) = self.slots.get_mut(index) else { return };
         match end {
             Ended::Complete | Ended::Stopped => return,
+            // It has done all that was asked of it.
+            Ended::TimedOut { .. } if slot.stage == Stage::Signed => return,
             Ended::CounterpartyError { text } if slot.stage == Stage::Asked => {
                 slot.refused = text.to_ascii_lowercase().contains("blacklist");
             }

@@ -68,7 +68,9 @@ impl Attempt {
         } else {
             refused > 1 && refused.saturating_mul(2) > total
         };
-        if credible {
+        let ready = asked().any(|slot| slot.stage == Stage::Ready);
+        // Without a next commitment those that refuse are replaced like any others, as long as somebody accepts it.
+        if credible && (self.can_commit(ctx) || !(waiting || ready)) {
             return self.rotate(ctx);
         }
         if waiting {

@@ -121,6 +121,8 @@ impl Taker {
                 self.ctx.ways.remove(via);
             }
             ChannelEvent::Private { from, via, text } => {
+                // A message that comes after a deadline is late, whoever hears of which first.
+                self.attempt(|attempt, ctx| attempt.tick(ctx));
                 self.attempt(|attempt, ctx| attempt.heard(from, *via, text, ctx));
             }
             // What strangers say in public is for the order book. A published commitment, even ours, is not a reuse:
@@ -143,6 +145,7 @@ impl Taker {
                 self.attempt(|attempt, ctx| attempt.answered(purpose, answer, ctx));
             }
             // It was to end before it had begun.
+            (State::Over, ..) => {}
             (_, Purpose::Begin, Answer::Begun(Ok(round))) => {
                 let round = *round;
                 self.ctx.rounds.push(round);

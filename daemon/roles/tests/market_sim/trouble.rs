@@ -233,6 +233,39 @@ fn signers_are_shown_a_second_transaction() {
     }
 }
 
+/// A message of a maker that has signed, heard after the deadline and before the tick, does not cost us that maker.
+#[test]
+fn a_message_at_the_deadline_does_not_cost_a_signer() {
+    let mut stage = stage(&[Honest, SilentAtTx, Honest]);
+    stage.begin(request(3), TakerPolicy { minimum_makers: 2, ..plain() });
+    let signed = |stage: &Stage| {
+        let makers = &stage.progress.last().unwrap().makers;
+        makers.iter().filter(|maker| maker.step == MakerStep::Signed).count()
+    };
+    while signed(&stage) < 2 {
+        stage.step();
+    }
+    stage.now = stage.progress.last().unwrap().deadline.unwrap() + Duration::from_millis(1);
+    let (from, via) = (stage.makers[0].nick, joinery_roles::event::Source::Irc(0));
+    let word = joinery_proto::private_message::PrivateWord::Sig;
+    let text = stage.makers[0].key.sign_message(word, "AAAA", "onion-network");
+    stage.tell(&joinery_roles::event::ChannelEvent::Private { from, via, text });
+    assert_eq!(stage.run().verdict.reason, Reason::Complete);
+    assert_eq!((failures(&stage).len(), stage.outcome.as_ref().unwrap().attempts), (1, 1));
+}
+
+/// Without a next commitment, makers that call the last one blacklisted are replaced as long as others accept it.
+#[test]
+fn liars_cannot_end_an_attempt_with_the_last_commitment() {
+    let mut stage =
+        Stage::new(2, &[SaysBlacklisted, SaysBlacklisted, Honest, Honest, Honest, Honest]);
+    let coin = stage.fund(5_000_000);
+    stage.wallet.use_commitments(coin, &[0, 1]);
+    stage.begin(request(4), plain());
+    assert_eq!(stage.run().verdict.reason, Reason::Complete);
+    assert_eq!(indexes(&stage), [2]);
+}
+
 /// SIGN: joinmarket-ng makers do not answer a second `!tx`; then a new attempt, with the signers first.
 #[test]
 fn signers_that_closed_their_session_come_first_in_the_next_attempt() {
