@@ -52,6 +52,9 @@ pub struct WalletPolicy {
     pub pending_tx_timeout: Duration,
     /// How long they stay reserved when it was seen and has vanished, or when it is kept for others to send.
     pub missing_tx_timeout: Duration,
+    /// Whether we send the complete transaction of a taker's round that was interrupted before anybody was seen to have
+    /// sent it: not when `tx_broadcast` is `not-self`.
+    pub send_interrupted: bool,
 }
 
 impl Default for WalletPolicy {
@@ -67,6 +70,7 @@ impl Default for WalletPolicy {
             interest_rate: 0.015,
             bond_value_exponent: 1.3,
             pending_tx_timeout: Duration::from_secs(60 * 60),
+            send_interrupted: true,
             missing_tx_timeout: Duration::from_secs(72 * 60 * 60),
         }
     }

@@ -151,6 +151,7 @@ pub(super) fn wallet_policy<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Wallet
             .unwrap_or(default.taker_utxo_retries),
         interest_rate: float("interest_rate").unwrap_or(default.interest_rate),
         bond_value_exponent: float("bond_value_exponent").unwrap_or(default.bond_value_exponent),
+        send_interrupted: usable("tx_broadcast") != Some("not-self"),
         ..default
     }
 }

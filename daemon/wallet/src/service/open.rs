@@ -12,7 +12,7 @@ use super::handle::{OpenOptions, Shared, WalletHandle};
 use super::state::{Loaded, State, Xpubs, branch_number, now};
 use super::sync::{self, Sync};
 use super::view::{Views, keychains};
-use super::{ServiceError, rounds, task};
+use super::{ServiceError, SessionMode, rounds, task};
 use crate::chain::{ChainTip, WatchStart};
 use crate::directory::OpenedKeys;
 use crate::graph::{JmIndex, WalletGraph};
@@ -137,6 +137,9 @@ fn load(
     let lost = empty && !options.fresh;
     let mut facts = first_facts(&keys, store.as_ref(), options.fresh);
     facts.extend(rounds::interrupted(store.facts(), now()));
+    if options.policy.load().send_interrupted && options.mode == SessionMode::Full {
+        facts.extend(rounds::left_to_send(store.facts(), now()));
+    }
     if !facts.is_empty() {
         store.record(&facts)?;
     }

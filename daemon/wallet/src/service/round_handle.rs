@@ -95,7 +95,8 @@ impl WalletHandle {
     ///
     /// `send` says whether we are going to send it: then it is ours like a payment, and after a power cut it is sent
     /// when the wallet is opened again. Without `send` it is kept for others to send, and we send it only after
-    /// [`WalletHandle::send_round_transaction`]. Keeping the same transaction again changes nothing but that.
+    /// [`WalletHandle::send_round_transaction`]; or, if the process ends before the round does, when the wallet is opened
+    /// again and [`send_interrupted`](crate::policy::WalletPolicy::send_interrupted) says so. Keeping the same transaction again changes nothing but that.
     ///
     /// # Errors
     /// [`RoundError::WrongTransaction`], [`RoundError::NotHeld`], [`RoundError::OutOfOrder`] for a maker's round,

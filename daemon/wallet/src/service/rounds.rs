@@ -82,6 +82,18 @@ pub(super) fn interrupted(facts: &Facts, time: u64) -> Vec<Fact> {
     ended.collect()
 }
 
+/// Facts that make the transactions of interrupted rounds ours to send: nobody is left who would fall back to that when
+/// a maker does not send it. What a round that ended in order keeps for others stays theirs.
+pub(super) fn left_to_send(facts: &Facts, time: u64) -> Vec<Fact> {
+    let interrupted = facts.rounds.values().filter(|round| {
+        round.begin.role == RoundRole::Taker && round.end.is_none() && round.seen.is_none()
+    });
+    let kept = interrupted.filter_map(|round| round.signed.last());
+    kept.filter(|(txid, _, _)| !facts.own_txs.contains_key(txid))
+        .map(|(txid, raw, _)| Fact::OwnTransaction { txid: *txid, raw: raw.clone(), time })
+        .collect()
+}
+
 fn limited(what: &'static str, size: usize, limit: usize) -> Result<(), RoundError> {
     if size <= limit { Ok(()) } else { Err(RoundError::TooLarge { what, size, limit }) }
 }

@@ -119,3 +119,63 @@ fn round_subject(event: &RoundEvent) -> Vec<u8> {
     };
     [vec![kind], name].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use bdk_wallet::bitcoin::hashes::Hash;
+    use bdk_wallet::bitcoin::{ScriptBuf, Txid};
+
+    use super::*;
+    use crate::round::{RoundBegin, RoundEnd, RoundRole, RoundSums};
+
+    fn written(fact: &Fact) -> String {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(fact, &mut bytes).expect("memory");
+        let read: Fact = ciborium::from_reader(bytes.as_slice()).expect("its own form");
+        assert_eq!(&read, fact);
+        hex::encode(bytes)
+    }
+
+    /// What journals hold must be readable for ever: a fact of the time before rounds, and each event of a round.
+    #[test]
+    fn the_stored_form_of_facts_is_frozen() {
+        let txid = Txid::from_byte_array([1; 32]);
+        let outpoint = OutPoint { txid, vout: 2 };
+        let sums =
+            RoundSums { counterparties: vec!["J5a".into()], cost: -3, ..RoundSums::default() };
+        let begin = RoundBegin {
+            role: RoundRole::Taker,
+            time: 1,
+            mixdepth: 2,
+            amount: 3,
+            counterparties: 4,
+            destination: "INTERNAL".into(),
+            nick: "J5b".into(),
+        };
+        let end = RoundEnd { code: "complete".into(), text: "Done.".into(), time: 5 };
+        let commitment = [7; 32];
+        let script = ScriptBuf::from_bytes(vec![0x51]);
+        let events = [
+            RoundEvent::Begun(begin),
+            RoundEvent::Reserved { outpoints: vec![outpoint] },
+            RoundEvent::Released,
+            RoundEvent::CommitmentSent { outpoint: None, index: 1, commitment },
+            RoundEvent::Shown { txid, sums: sums.clone() },
+            RoundEvent::Revealed { scripts: vec![script], commitment },
+            RoundEvent::Signed { txid, raw: vec![9, 9], sums, time: 6 },
+            RoundEvent::Seen { txid, time: 7 },
+            RoundEvent::Confirmed { txid, height: 8, time: 9 },
+            RoundEvent::Abandoned { time: 10 },
+            RoundEvent::Accounted,
+            RoundEvent::Ended(end),
+        ];
+        let mut all = vec![written(&Fact::CommitmentUsed { outpoint, index: 3, commitment })];
+        all.extend(events.map(|event| written(&Fact::Round { round: 300, event })));
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(all.join("\n"));
+        assert_eq!(
+            hex::encode(digest),
+            "37677d60907968a2ac1e6ee6069a10b594f4e87a812db5f0521afe9f64a0f97b",
+            "{all:#?}"
+        );
+    }
+}

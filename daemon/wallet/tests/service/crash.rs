@@ -8,8 +8,11 @@ use std::sync::Arc;
 use bdk_wallet::bitcoin::{Address, Amount, OutPoint, Txid};
 use joinery_wallet::directory::WalletDirectory;
 use joinery_wallet::file::KdfParams;
+use joinery_wallet::policy::WalletPolicy;
 use joinery_wallet::round::{RoundEvent, RoundId, RoundRole};
-use joinery_wallet::service::{RoundError, RoundSent, SendError, SendRequest, WalletHandle};
+use joinery_wallet::service::{
+    OpenOptions, RoundError, RoundSent, SendError, SendRequest, WalletHandle,
+};
 use joinery_wallet::store::{self, OwnTxState};
 use joinery_wallet::types::{Branch, Mixdepth};
 use secrecy::SecretString;
@@ -34,8 +37,11 @@ fn copy(from: &Path, to: &Path) {
 
 /// Opens the wallet of a directory with the real store.
 async fn open(rig: &Rig, directory: &Path, how: As) -> WalletHandle {
+    open_with(rig, directory, rig.options(how)).await
+}
+
+async fn open_with(rig: &Rig, directory: &Path, options: OpenOptions) -> WalletHandle {
     let directory = WalletDirectory::new(directory.to_owned(), rig.network, KdfParams::lightest());
-    let options = rig.options(how);
     tokio::task::spawn_blocking(move || {
         let name = "test.jmdat".parse().expect("valid name");
         let password = SecretString::from("correct horse");
@@ -301,19 +307,33 @@ async fn a_kill_at_any_step_of_a_round_reuses_no_coin_address_or_commitment() {
     film.wallet.end_round(lost, end("timeout")).await.expect("ended");
     film.known.ended.insert(lost);
     film.cut();
-    let Filmed { wallet, images, .. } = film;
+    let Filmed { wallet, mut images, .. } = film;
     wallet.close().await;
     assert!(images.len() > 30, "only {} images", images.len());
 
-    for (image, known) in images {
-        check_image(&rig, &image, &known, &coins).await;
+    // The last one both ways.
+    let (last, known) = images.last().cloned().expect("images");
+    let again = rig.dir.path().join("again");
+    copy(&last, &again);
+    images.push((again, known));
+    for (number, (image, known)) in images.iter().enumerate() {
+        // With `not-self` and without.
+        check_image(&rig, image, known, &coins, number % 2 == 0).await;
     }
 }
 
-async fn check_image(rig: &Rig, image: &Path, known: &Acknowledged, coins: &[OutPoint]) {
+async fn check_image(
+    rig: &Rig,
+    image: &Path,
+    known: &Acknowledged,
+    coins: &[OutPoint],
+    send_interrupted: bool,
+) {
     let case = image.display();
     let before = rig.chain.broadcasts().len();
-    let wallet = open(rig, image, As::Known).await;
+    let policy = WalletPolicy { send_interrupted, ..rig.policy.clone() };
+    let policy = Arc::new(arc_swap::ArcSwap::from_pointee(policy));
+    let wallet = open_with(rig, image, OpenOptions { policy, ..rig.options(As::Known) }).await;
     // Before anything is heard of the chain.
     for (id, (held, signed)) in &known.rounds {
         let now = round(&wallet, *id);
@@ -361,12 +381,15 @@ async fn check_image(rig: &Rig, image: &Path, known: &Acknowledged, coins: &[Out
         let address = wallet.issue_address(Mixdepth(mixdepth), branch).await.expect("issued");
         assert!(!known.issued.contains(&address), "{case}: {address} again");
     }
-    // What we promised to send is sent, what others send is not. The server still loses everything.
+    // What we promised to send is sent; what others were to send only if a person allows it. The server loses it all.
     let sent = || -> HashSet<Txid> {
         rig.chain.broadcasts()[before..].iter().map(|tx| tx.compute_txid()).collect()
     };
-    let promised: HashSet<Txid> = known.to_send.iter().copied().collect();
+    let mut promised: HashSet<Txid> = known.to_send.iter().copied().collect();
+    if send_interrupted {
+        promised.extend(&known.kept);
+    }
     crate::rig::eventually("sent again", || sent().is_superset(&promised)).await;
-    assert!(known.kept.iter().all(|txid| !sent().contains(txid)), "{case}");
+    assert!(sent().is_subset(&promised), "{case}");
     wallet.close().await;
 }

@@ -50,7 +50,9 @@ struct World {
 
 impl World {
     async fn new(seed: u64) -> Self {
-        let rig = Rig::new();
+        let mut rig = Rig::new();
+        // So that what others send is never ours to send.
+        rig.policy.send_interrupted = false;
         rig.chain.be_strict();
         let wallet = rig.ready(As::Fresh).await;
         let rng = StdRng::seed_from_u64(seed);

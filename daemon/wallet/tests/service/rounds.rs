@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bdk_wallet::bitcoin::consensus::encode::serialize;
 use bdk_wallet::bitcoin::{Address, Amount, OutPoint, ScriptBuf, Transaction, Txid};
+use joinery_wallet::policy::WalletPolicy;
 use joinery_wallet::round::{
     Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundRole, RoundSums,
 };
@@ -677,7 +678,12 @@ async fn a_power_cut_frees_what_was_not_signed_and_keeps_what_was() {
     wallet.record_round(maker, signed(&tx, clock())).await.expect("signed");
     let (taker, _) = kept(&wallet, coins[2], 60, false).await;
     drop(wallet);
-    let wallet = rig.open(As::Known).await;
+    let mut options = rig.options(As::Known);
+    options.policy = std::sync::Arc::new(arc_swap::ArcSwap::from_pointee(WalletPolicy {
+        send_interrupted: false,
+        ..rig.policy.clone()
+    }));
+    let wallet = rig.open_with(Box::new(rig.store.reopen()), options).await;
     // At once, before anything is heard of the chain.
     let snapshot = wallet.snapshot();
     for id in [open, maker, taker] {
