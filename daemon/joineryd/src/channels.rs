@@ -93,11 +93,7 @@ impl Channels {
         if self.irc.is_none() {
             return;
         }
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.event(event);
-        if let ChannelEvent::Left { nick, .. } = event {
-            routes.release(nick);
-        }
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).event(event);
     }
 
     /// Sends a private message on exactly one way; `answers`: where the message came from that this one answers.
@@ -204,6 +200,131 @@ fn draw_key() -> io::Result<SecretKey> {
     loop {
         if let Ok(key) = SecretKey::from_slice(&random::<32>()?) {
             return Ok(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use joinery_net::TlsTrust;
+    use joinery_roles::channel::DirectoryAddress;
+    use joinery_roles::event::DirectoryId;
+    use joinery_roles::irc_channel::IrcServer;
+    use joinery_testkit::{DirectoryNode, Ngircd};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::Irc;
+    use crate::market::Watch;
+
+    /// Longer than anything takes.
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+    const DIRECTORY: Source = Source::Directory(DirectoryId(0));
+    const IRC: Source = Source::Irc(0);
+
+    struct Peer {
+        nick: Nick,
+        channels: Channels,
+        news: mpsc::Receiver<ChannelEvent>,
+    }
+
+    impl Peer {
+        fn new(directory: Option<&DirectoryNode>, server: &Ngircd) -> Self {
+            let address = |node: &DirectoryNode| node.address().to_string().parse().unwrap();
+            let (host, port) = (server.address().ip().to_string(), server.address().port());
+            let server = IrcServer::new(&host, port, "pit", "testnet", false).unwrap();
+            let config = MarketConfig {
+                watch: Watch::Off,
+                network: Network::Regtest,
+                jm_network: "testnet".to_owned(),
+                directories: directory
+                    .map(|node| DirectoryAddress::new(address(node)))
+                    .into_iter()
+                    .collect(),
+                socks: "socks5://127.0.0.1:1".parse().unwrap(),
+                irc: vec![Irc { server, trust: TlsTrust::System }],
+            };
+            let (channels, news) = Channels::open(&config, "test", None, |_| {}).unwrap();
+            Self { nick: channels.nick(), channels, news }
+        }
+
+        /// The next event that counts.
+        async fn until(&mut self, is: impl Fn(&ChannelEvent) -> bool) -> ChannelEvent {
+            let wait = async {
+                loop {
+                    let event = self.news.recv().await.unwrap();
+                    self.channels.heard(&event);
+                    if is(&event) {
+                        return event;
+                    }
+                }
+            };
+            timeout(PATIENCE, wait).await.unwrap()
+        }
+
+        /// Waits for several events in any order.
+        async fn all(&mut self, mut events: Vec<ChannelEvent>) {
+            while !events.is_empty() {
+                let event = self.until(|event| events.contains(event)).await;
+                events.retain(|expected| *expected != event);
+            }
+        }
+
+        async fn sees(&mut self, nick: Nick, via: Source) {
+            self.until(|event| *event == ChannelEvent::Seen { nick, via }).await;
+        }
+
+        /// The payload and the way of the next private message.
+        async fn private(&mut self) -> (String, Source) {
+            let event = self.until(|event| matches!(event, ChannelEvent::Private { .. })).await;
+            let ChannelEvent::Private { text, via, .. } = event else { panic!("{event:?}") };
+            (text.split(' ').nth(1).unwrap().to_owned(), via)
+        }
+
+        async fn says(&self, to: &Self, payload: &str, prefer: Option<Source>) {
+            let payload = payload.to_owned();
+            self.channels.send(to.nick, PrivateWord::Push, payload, prefer).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn every_message_takes_one_channel_and_conversations_stay_where_they_are() {
+        let (directory, server) = tokio::task::spawn_blocking(|| {
+            (DirectoryNode::start("testnet").unwrap(), Ngircd::start(Some("TestNet")).unwrap())
+        })
+        .await
+        .unwrap();
+        // A maker that is on no directory is spoken to on IRC.
+        let mut one = Peer::new(Some(&directory), &server);
+        one.until(|event| *event == ChannelEvent::Up(DIRECTORY)).await;
+        let mut lonely = Peer::new(None, &server);
+        one.sees(lonely.nick, IRC).await;
+        one.says(&lonely, "AAAA", None).await;
+        assert_eq!(lonely.private().await, ("AAAA".to_owned(), IRC));
+        lonely.says(&one, "BBBB", Some(IRC)).await;
+        assert_eq!(one.private().await, ("BBBB".to_owned(), IRC));
+        // One that is on both is spoken to by the directory, and by nothing else.
+        let mut both = Peer::new(Some(&directory), &server);
+        one.sees(both.nick, IRC).await;
+        both.all(vec![
+            ChannelEvent::Up(DIRECTORY),
+            ChannelEvent::Seen { nick: one.nick, via: IRC },
+        ])
+        .await;
+        both.channels.announce("cancel 7".to_owned(), None).await.unwrap();
+        one.sees(both.nick, DIRECTORY).await;
+        lonely.until(|event| matches!(event, ChannelEvent::Public { .. })).await;
+        one.says(&both, "CCCC", None).await;
+        one.says(&both, "DDDD", None).await;
+        assert_eq!(both.private().await, ("CCCC".to_owned(), DIRECTORY));
+        assert_eq!(both.private().await, ("DDDD".to_owned(), DIRECTORY));
+        // An answer to what came on IRC goes there, and there the conversation stays.
+        both.says(&one, "EEEE", Some(IRC)).await;
+        both.says(&one, "FFFF", None).await;
+        assert_eq!(one.private().await, ("EEEE".to_owned(), IRC));
+        assert_eq!(one.private().await, ("FFFF".to_owned(), IRC));
+        for peer in [one, lonely, both] {
+            peer.channels.close().await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The order book of the real daemon by a real IRC server: for makers that are on no directory.
+//! The real daemon and a real IRC server: for makers that are on no directory.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod support;
@@ -15,7 +15,7 @@ use joinery_roles::event::{ChannelEvent, Source};
 use joinery_roles::irc_channel::{Audience, IrcConfig, IrcServer, IrcTiming};
 use joinery_testkit::{Ngircd, Relay};
 use serde_json::{Value, json};
-use support::{Client, Home, until};
+use support::{Client, Home, Market, Participant, until};
 use tokio::sync::mpsc;
 
 const FIELDS: &str = "0 27300 5000000000 0 0.00002";
@@ -107,4 +107,50 @@ async fn offers_of_makers_on_irc_are_in_the_book_as_long_as_they_are_there() {
         request.credentials.as_ref().is_some_and(|(user, _)| user == "orderbook-irc-0")
     }));
     daemon.stop();
+}
+
+/// A home whose daemons know this IRC server.
+fn on_irc(home: Home, server: &Ngircd) -> Home {
+    home.write_config(&format!(
+        "[wallet]\nkdf_memory_mib = 19\n[[joinmarket.irc]]\nhost = \"127.0.0.1\"\nport = {}\n",
+        server.address().port()
+    ));
+    home
+}
+
+/// Two makers are on IRC alone, two on the directory alone, and the taker on both: each is spoken to where it is, with
+/// messages of several lines on IRC.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn coinjoin_with_makers_on_irc_and_makers_on_a_directory() {
+    let market = Market::start();
+    let server = Ngircd::start(Some("TestNet")).unwrap();
+    let mut makers = Vec::new();
+    for number in 0..4_u8 {
+        let home = if number < 2 {
+            on_irc(Home::with_electrum(&market.bench.endpoints().electrum), &server)
+        } else {
+            market.home()
+        };
+        let coins = [(0, 20_000_000 + u64::from(number))];
+        makers.push(market.participant_at(home, &format!("maker{number}"), &coins).await);
+    }
+    let home = on_irc(market.home(), &server);
+    let taker = market.participant_at(home, "taker", &[(0, 9_000_000), (0, 3_000_000)]).await;
+    let everybody: Vec<&Participant> = makers.iter().chain([&taker]).collect();
+    market.settle(&everybody).await;
+    for maker in &makers {
+        maker.make().await;
+    }
+    taker.sees_makers(4).await;
+    taker.coinjoin(0, 5_000_000, 4, "INTERNAL").await;
+    let status = taker.coinjoin_ended().await;
+    assert_eq!(status["status"], json!("completed"), "{status}");
+    let txid = status["txid"].as_str().unwrap().parse().unwrap();
+    let transaction = market.bench.transaction(txid, None).unwrap();
+    let equal = transaction.output.iter().filter(|output| output.value.to_sat() == 5_000_000);
+    assert_eq!(equal.count(), 5);
+    for maker in &makers {
+        let rounds = maker.rounds().await;
+        assert_eq!(rounds.len(), 1, "{rounds:?}");
+    }
 }

@@ -72,13 +72,15 @@ impl Routes {
             ChannelEvent::Left { nick, via } => {
                 if let Some(peer) = self.peers.get_mut(nick) {
                     peer.ways.retain(|way| way != via);
-                    self.forget_if_idle(nick);
+                    if peer.ways.is_empty() {
+                        self.peers.remove(nick);
+                    }
                 }
             }
             ChannelEvent::Down(via) => {
                 self.peers.retain(|_, peer| {
                     peer.ways.retain(|way| way != via);
-                    !peer.ways.is_empty() || peer.pinned.is_some()
+                    !peer.ways.is_empty()
                 });
             }
         }
@@ -96,9 +98,6 @@ impl Routes {
             [answers.map(Route::from), peer.pinned, Some(Route::Onion), peer.spoke, irc(peer)];
         let route = wishes.into_iter().flatten().find(|route| peer.is_on(*route));
         peer.pinned = route;
-        if route.is_none() {
-            self.forget_if_idle(nick);
-        }
         route
     }
 
@@ -106,7 +105,6 @@ impl Routes {
     pub fn release(&mut self, nick: &Nick) {
         if let Some(peer) = self.peers.get_mut(nick) {
             peer.pinned = None;
-            self.forget_if_idle(nick);
         }
     }
 
@@ -131,13 +129,6 @@ impl Routes {
             peer.ways.push(via);
         }
         Some(peer)
-    }
-
-    fn forget_if_idle(&mut self, nick: &Nick) {
-        let idle = |peer: &Peer| peer.ways.is_empty() && peer.pinned.is_none();
-        if self.peers.get(nick).is_some_and(idle) {
-            self.peers.remove(nick);
-        }
     }
 }
 

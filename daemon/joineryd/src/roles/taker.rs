@@ -9,7 +9,7 @@ use joinery_proto::podle::Commitment;
 use joinery_roles::ask::{Answer, QuestionId, WalletView};
 use joinery_roles::event::ChannelEvent;
 use joinery_roles::order_book::Book;
-use joinery_roles::taker::{Outcome, Output, Reason, Taker, TakerSetup, Verdict};
+use joinery_roles::taker::{Outcome, Output, Reason, Taker, TakerPolicy, TakerSetup, Verdict};
 use joinery_wallet::round::Round;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -103,6 +103,9 @@ async fn drive(
     seed: [u8; 32],
 ) {
     let TakerRun { wallet, request, policy, fees, desk } = run;
+    let irc_servers = channels.irc_status().map_or(0, |status| status.borrow().servers.len());
+    let irc_servers = u16::try_from(irc_servers).unwrap_or(u16::MAX);
+    let policy = TakerPolicy { irc_servers, ..policy };
     let nick = channels.nick();
     tracing::info!(%nick, counterparties = request.counterparties, "coinjoin starts");
     let setup = TakerSetup {

@@ -39,7 +39,11 @@ impl Market {
 
     /// A daemon with a wallet that has one confirmed coin for each entry: mixdepth and satoshi.
     pub async fn participant(&self, name: &str, coins: &[(u8, u64)]) -> Participant {
-        let home = self.home();
+        self.participant_at(self.home(), name, coins).await
+    }
+
+    /// The same with a home of the caller's.
+    pub async fn participant_at(&self, home: Home, name: &str, coins: &[(u8, u64)]) -> Participant {
         let daemon = home.start();
         let mut client = daemon.client();
         let words = client.create(&format!("{name}.jmdat")).await;

@@ -150,9 +150,9 @@ async fn two_channels_meet_talk_in_short_and_long_and_notice_when_one_leaves() {
     let mut taker = Irc::at(1, server.address());
     taker.up().await;
     let mut maker = Irc::at(2, server.address());
-    maker.up().await;
     // The one was there before and is listed, the other one joins.
     maker.sees(1).await;
+    maker.up().await;
     taker.sees(2).await;
     soon("both", taker.handle.ready()).await.unwrap();
     assert!(taker.handle.status().borrow().is_up());
@@ -319,7 +319,7 @@ async fn let_in(listener: &TcpListener) -> BufReader<TcpStream> {
     let us = nick(1);
     let welcome = format!(
         ":x 001 {us} :Welcome\r\n:x 005 {us} NETWORK={NETWORK} :are supported\r\n\
-         :{us}!u@h JOIN #joinmarket-pit-test\r\n"
+         :{us}!u@h JOIN #joinmarket-pit-test\r\n:x 366 {us} #joinmarket-pit-test :End\r\n"
     );
     stream.write_all(welcome.as_bytes()).await.unwrap();
     stream

@@ -102,6 +102,8 @@ pub struct IrcTiming {
     pub connect: Duration,
     /// Longest time from there until we are in the channel; our old connection may hold the nick that long.
     pub register: Duration,
+    /// Longest wait for the end of the list of who is in the channel.
+    pub list: Duration,
     /// Pause before a nick that is in use is tried again.
     pub nick_retry: Duration,
     /// Time between two lines of ours; servers close for floods.
@@ -126,6 +128,7 @@ impl Default for IrcTiming {
         Self {
             connect: seconds(120),
             register: seconds(300),
+            list: seconds(10),
             nick_retry: seconds(10),
             line_gap: Duration::from_millis(1_300),
             ping: seconds(120),

@@ -202,6 +202,7 @@ impl IrcChannel {
                     server.control(format!("NICK {nick}"));
                 }
             }
+            Stage::Listing { until, .. } if *until <= now => self.listed(id),
             Stage::Up { .. } => {
                 if server.heard.saturating_add(timing.dead) <= now {
                     self.give_up(id, "nothing was heard for too long", false);
@@ -238,18 +239,31 @@ impl IrcChannel {
         }
     }
 
-    /// We are in the channel.
+    /// We are in the channel, and will be told who is there.
     pub(super) fn joined(&mut self, id: u16, longest: usize) {
-        let (now, nick) = (self.now, self.nick);
+        let (until, nick) = (self.now + self.config.timing.list, self.nick);
         let Some(server) = self.server(id) else { return };
         let Stage::Registering { link, welcomed: true, .. } = server.stage else { return };
-        server.stage = Stage::Up { link, since: now };
+        server.stage = Stage::Listing { link, until };
         server.longest = longest;
         // Servers usually want bots to say that they are.
         server.control(format!("MODE {nick} +B"));
+        self.flush(id);
+    }
+
+    /// We know who is there. It is told before we are up: who speaks at once knows to whom.
+    pub(super) fn listed(&mut self, id: u16) {
+        let (now, via) = (self.now, Source::Irc(id));
+        let Some(server) = self.server(id) else { return };
+        let Stage::Listing { link, .. } = server.stage else { return };
+        server.stage = Stage::Up { link, since: now };
         let hostid = server.hostid.clone();
+        let there: Vec<Nick> = server.present.keys().copied().collect();
+        for nick in there {
+            self.event(ChannelEvent::Seen { nick, via });
+        }
         self.out(Output::Log(LogFact::ServerUp { server: id, hostid }));
-        self.event(ChannelEvent::Up(Source::Irc(id)));
+        self.event(ChannelEvent::Up(via));
         self.flush(id);
     }
 

@@ -7,7 +7,8 @@
 //! [`IrcChannel::closed`], [`IrcChannel::tick`]) and does what [`IrcChannel::poll`] says. The same inputs at the same
 //! times with the same seed give the same outputs.
 //!
-//! News are of the same type as those of the onion channel. A server is believed about who is in its channel and
+//! News are of the same type as those of the onion channel. Who is in the channel when we come is told before
+//! [`crate::event::ChannelEvent::Up`]. A server is believed about who is in its channel and
 //! nothing else: private messages are believed by their signatures, which cover the name of the network, and public
 //! lines are claims.
 //!
@@ -40,6 +41,8 @@
 //! assert_eq!(channel.poll(), Some(Output::Send { link, line: format!("NICK {nick}\r\n") }));
 //! channel.received(link, format!(":irc.example 001 {nick} :Welcome").as_bytes(), now);
 //! channel.received(link, format!(":{nick}!u@h JOIN #joinmarket-pit-test").as_bytes(), now);
+//! let end = format!(":irc.example 366 {nick} #joinmarket-pit-test :End of list");
+//! channel.received(link, end.as_bytes(), now);
 //! let outputs: Vec<Output> = std::iter::from_fn(|| channel.poll()).collect();
 //! assert!(outputs.contains(&Output::Event(ChannelEvent::Up(Source::Irc(0)))));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -68,7 +68,12 @@ impl IrcChannel {
             (command, Stage::Registering { welcomed, .. }) => {
                 self.registering(id, command, line, welcomed);
             }
-            (command, Stage::Up { .. }) => self.in_channel(id, command, line),
+            ("366", Stage::Listing { .. }) if server.is_channel(line.param(1)) => self.listed(id),
+            // Nobody has been told of us yet.
+            ("PRIVMSG", Stage::Listing { .. }) => {}
+            (command, Stage::Listing { .. } | Stage::Up { .. }) => {
+                self.in_channel(id, command, line);
+            }
             _ => {}
         }
     }
@@ -167,10 +172,13 @@ impl IrcChannel {
         if nick == self.nick {
             return;
         }
-        let Some(server) = self.server(id).filter(|server| server.is_up()) else { return };
+        let Some(server) = self.server(id).filter(|server| server.is_joined()) else { return };
+        let told = server.is_up();
         if server.present.len() < MAX_PRESENT && !server.present.contains_key(&nick) {
             server.present.insert(nick, false);
-            self.event(ChannelEvent::Seen { nick, via: Source::Irc(id) });
+            if told {
+                self.event(ChannelEvent::Seen { nick, via: Source::Irc(id) });
+            }
         }
     }
 
@@ -202,7 +210,8 @@ impl IrcChannel {
         let Some(server) = self.server(id) else { return };
         server.pieces.left(name);
         let Ok(nick) = name.parse::<Nick>() else { return };
-        if server.present.remove(&nick).is_some() {
+        let told = server.is_up();
+        if server.present.remove(&nick).is_some() && told {
             self.event(ChannelEvent::Left { nick, via: Source::Irc(id) });
         }
     }

@@ -59,7 +59,9 @@ pub(super) enum Stage {
     Dialing { link: LinkId, until: Duration },
     /// Our nick is given and the channel is to be joined. `nick_at`: the nick was in use and is tried again then.
     Registering { link: LinkId, until: Duration, welcomed: bool, nick_at: Option<Duration> },
-    /// In the channel.
+    /// In the channel, and told who is there.
+    Listing { link: LinkId, until: Duration },
+    /// In the channel, and we know who is there.
     Up { link: LinkId, since: Duration },
     /// No more.
     Stopped,
@@ -121,6 +123,7 @@ impl Server {
         match self.stage {
             Stage::Dialing { link, .. }
             | Stage::Registering { link, .. }
+            | Stage::Listing { link, .. }
             | Stage::Up { link, .. } => Some(link),
             Stage::Waiting { .. } | Stage::Stopped => None,
         }
@@ -128,6 +131,11 @@ impl Server {
 
     pub(super) const fn is_up(&self) -> bool {
         matches!(self.stage, Stage::Up { .. })
+    }
+
+    /// Whether presence there counts.
+    pub(super) const fn is_joined(&self) -> bool {
+        matches!(self.stage, Stage::Listing { .. } | Stage::Up { .. })
     }
 
     /// Whether this is the name of our channel there.
@@ -231,7 +239,9 @@ impl Server {
     /// When something is to be done here without any input.
     pub(super) fn wake(&self, timing: &IrcTiming, now: Duration) -> Option<Duration> {
         let stage = match self.stage {
-            Stage::Waiting { until } | Stage::Dialing { until, .. } => until,
+            Stage::Waiting { until }
+            | Stage::Dialing { until, .. }
+            | Stage::Listing { until, .. } => until,
             Stage::Registering { until, nick_at, .. } => nick_at.map_or(until, |at| at.min(until)),
             Stage::Up { .. } => self.ping_at.min(self.heard.saturating_add(timing.dead)),
             Stage::Stopped => return None,

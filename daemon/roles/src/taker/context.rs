@@ -60,6 +60,8 @@ pub(super) struct Context {
     book_used_up: Option<Duration>,
     /// Ways of the channel that are up.
     pub(super) ways: BTreeSet<Source>,
+    /// When the first of them came up.
+    pub(super) first_up: Option<Duration>,
     pub(super) outputs: VecDeque<Output>,
     next_question: u64,
     /// Open questions with the attempt that they belong to.
@@ -111,6 +113,7 @@ impl Context {
             book_at: now,
             book_used_up: None,
             ways: BTreeSet::new(),
+            first_up: None,
             outputs: VecDeque::new(),
             next_question: 0,
             pending: BTreeMap::new(),
@@ -182,6 +185,18 @@ impl Context {
 
     pub(super) fn new_book(&mut self, book: Arc<Book>) {
         (self.book, self.book_at) = (book, self.now);
+    }
+
+    /// Whether makers can be spoken to: something is up, and IRC servers are or had time to come up.
+    pub(super) fn is_connected(&self) -> bool {
+        let irc = self.ways.iter().filter(|way| matches!(way, Source::Irc(_))).count();
+        let awaited = usize::from(self.setup.policy.irc_servers);
+        !self.ways.is_empty() && (irc >= awaited || self.now >= self.irc_due())
+    }
+
+    /// When IRC servers are not waited for any more.
+    pub(super) fn irc_due(&self) -> Duration {
+        self.first_up.unwrap_or(self.now).saturating_add(self.setup.policy.irc_timeout)
     }
 
     /// Whether the book was complete recently enough.

@@ -116,6 +116,7 @@ impl Taker {
         match event {
             ChannelEvent::Up(via) => {
                 self.ctx.ways.insert(*via);
+                self.ctx.first_up.get_or_insert(self.ctx.now);
             }
             ChannelEvent::Down(via) => {
                 self.ctx.ways.remove(via);
@@ -222,6 +223,7 @@ impl Taker {
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
         match &self.state {
+            State::Connecting { .. } if !self.ctx.ways.is_empty() => Some(self.ctx.irc_due()),
             State::Connecting { until }
             | State::Collecting { until }
             | State::Ending { until, .. }
@@ -256,7 +258,7 @@ impl Taker {
                 let text = "no directory could be reached";
                 self.finish(Verdict::new(Reason::NoDirectory, text));
             }
-            State::Connecting { .. } if !self.ctx.ways.is_empty() => {
+            State::Connecting { .. } if self.ctx.is_connected() => {
                 if !self.ctx.book_is_fresh() && self.ctx.book.phase == BookPhase::Complete {
                     self.ctx.refresh_book();
                 }

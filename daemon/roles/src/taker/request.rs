@@ -94,6 +94,11 @@ pub struct TakerPolicy {
     pub unconfirm_timeout: Duration,
     /// Longest wait for the first directory.
     pub connect_timeout: Duration,
+    /// IRC servers of the channel, which take longer than directories: makers that are only there cannot be spoken to
+    /// before.
+    pub irc_servers: u16,
+    /// Longest wait for them once something else is up (`spec/protocol.md` 5).
+    pub irc_timeout: Duration,
     /// Longest wait for a complete order book.
     pub collect_timeout: Duration,
     /// An order book that was complete this long ago may be used at once.
@@ -132,6 +137,8 @@ impl TakerPolicy {
             maker_timeout: seconds(60),
             unconfirm_timeout: seconds(180),
             connect_timeout: seconds(120),
+            irc_servers: 0,
+            irc_timeout: seconds(60),
             collect_timeout: seconds(125),
             book_age: seconds(600),
             max_sweep_fee_change: 0.8,

@@ -73,6 +73,8 @@ impl Rig {
         );
         self.pass(at(5));
         self.says(link, &format!(":{us}!~u@host JOIN :{CHANNEL}"));
+        self.says(link, &format!(":irc.example 353 {us} = {CHANNEL} :{us}"));
+        self.says(link, &format!(":irc.example 366 {us} {CHANNEL} :End of NAMES list"));
     }
 
     /// Takes all outputs.

@@ -38,6 +38,7 @@ fn two_channels_understand_each_other_in_short_and_long() {
     other.says(theirs, &format!(":x 001 {maker} :Welcome"));
     other.says(theirs, &format!(":x 005 {maker} NETWORK={NETWORK} :are supported"));
     other.says(theirs, &format!(":{maker}!u@h JOIN {CHANNEL}"));
+    other.says(theirs, &format!(":x 366 {maker} {CHANNEL} :End"));
     other.drain();
     for line in lines.iter().filter(|line| line.starts_with("PRIVMSG")) {
         other.says(theirs, &format!(":{us}!~u@host {line}"));
@@ -83,6 +84,7 @@ fn without_a_network_name_host_and_port_are_signed() {
     rig.channel.opened(link, rig.now);
     rig.says(link, &format!(":x 001 {us} :Welcome"));
     rig.says(link, &format!(":{us}!u@h JOIN {CHANNEL}"));
+    rig.says(link, &format!(":x 366 {us} {CHANNEL} :End"));
     // A name that comes when we are in already changes nothing.
     rig.says(link, &format!(":x 005 {us} NETWORK=late :are supported"));
     rig.signed(link, 2, PrivateWord::Push, "AAAA", "irc.example6667");
@@ -183,6 +185,7 @@ fn a_long_source_makes_our_lines_shorter() {
     rig.channel.opened(link, rig.now);
     rig.says(link, &format!(":x 001 {us} :Welcome"));
     rig.says(link, &format!(":{source} JOIN {CHANNEL}"));
+    rig.says(link, &format!(":x 366 {us} {CHANNEL} :End"));
     rig.says(link, &format!(":{maker}!u@h JOIN {CHANNEL}"));
     rig.channel.send_private(0, maker, PrivateWord::Tx, &"A".repeat(3_000), rig.now).unwrap();
     rig.pass(at(60));

@@ -20,7 +20,13 @@ fn registration_is_that_of_the_reference_line_by_line() {
     assert_eq!(rig.sent(), [format!("JOIN {CHANNEL}")]);
     assert!(!rig.channel.is_up());
     rig.says(link, &format!(":{us}!~u@host JOIN {CHANNEL}"));
-    assert_eq!(rig.events(), [ChannelEvent::Up(IRC)]);
+    // Who is there is told first.
+    let [a, b] = [nick(2), nick(3)];
+    rig.says(link, &format!(":irc.example 353 {us} = {CHANNEL} :{us} @{a} +{b}"));
+    rig.says(link, &format!(":{b}!u@h QUIT :bye"));
+    assert!(rig.events().is_empty() && !rig.channel.is_up());
+    rig.says(link, &format!(":irc.example 366 {us} {CHANNEL} :End of NAMES list"));
+    assert_eq!(rig.events(), [ChannelEvent::Seen { nick: a, via: IRC }, ChannelEvent::Up(IRC)]);
     rig.pass(at(2));
     assert_eq!(rig.sent(), [format!("MODE {us} +B")]);
     assert!(rig.channel.is_up() && rig.channel.is_ready(at(0), rig.now));
@@ -52,6 +58,8 @@ fn a_nick_in_use_is_tried_again_and_never_changed() {
     }
     rig.says(link, &format!(":irc.example 001 {us} :Welcome"));
     rig.says(link, &format!(":{us}!~u@host JOIN {CHANNEL}"));
+    // A server that does not say where its list ends.
+    rig.pass(at(10));
     assert!(rig.channel.is_up());
     // One that stays in use ends in a new connection.
     let mut rig = Rig::new(1);
