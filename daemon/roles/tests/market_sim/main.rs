@@ -9,6 +9,7 @@ mod fake_maker;
 mod market;
 mod real_maker;
 mod recorded;
+mod rows;
 mod stage;
 mod stories;
 mod trouble;
