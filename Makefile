@@ -76,6 +76,7 @@ suite:
 bench: tools
 	$(if $(ONLY),,cargo bench --locked -p joinery-proto)
 	$(if $(ONLY),,cargo bench --locked -p joinery-net --bench directory)
+	$(if $(ONLY),,cargo bench --locked -p joinery-roles --bench maker)
 	cargo bench --locked -p joineryd --bench daemon -- $(if $(RECORD),--record) $(if $(ONLY),--only=$(ONLY))
 
 # Seeds from the vectors, then each target for FUZZ_SECONDS. Needs a nightly toolchain and cargo-fuzz (docs/fuzzing.md).
