@@ -53,7 +53,8 @@ fn mutate(
         1 => {
             let input = &mut tx.input[place % inputs];
             let was_ours = ours.contains(&input.previous_output);
-            input.previous_output.vout ^= 1;
+            // Twice at the same place is another one again, not the first.
+            input.previous_output.vout += 1;
             !was_ours
         }
         // An input comes twice.
