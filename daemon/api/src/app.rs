@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::activity::Activity;
 use crate::auth::Tokens;
 use crate::config::ApiConfig;
+use crate::consent::{Consent, KeptAddress};
 use crate::error::ApiError;
 use crate::hub::Hub;
 use crate::order_book::OrderBook;
@@ -56,6 +57,8 @@ pub struct AppState {
     pub(crate) throttle: Throttle,
     pub(crate) idle_sockets: IdleSockets,
     pub(crate) sends: Arc<Sends>,
+    pub(crate) consent: Arc<Consent>,
+    pub(crate) kept_address: KeptAddress,
     pub(crate) order_book: OrderBook,
     pub(crate) board: Arc<RoleBoard>,
     runner: std::sync::OnceLock<Arc<dyn RoleRunner>>,
@@ -85,6 +88,8 @@ impl AppState {
             throttle: Throttle::new(config.clock.clone(), config.failed_unlocks.clone()),
             idle_sockets: IdleSockets::new(config.idle_websockets),
             sends: Arc::new(Sends::new(config.clock.clone())),
+            consent: Consent::new(config.consent),
+            kept_address: KeptAddress::default(),
             order_book: OrderBook::new(config.clock.clone(), config.market.clone()),
             board: RoleBoard::new(Arc::clone(&hub)),
             runner: std::sync::OnceLock::new(),
@@ -124,6 +129,12 @@ impl AppState {
         self.runner.get().ok_or(ApiError::BackendNotReady(missing))
     }
 
+    /// What waits for the button of the box.
+    #[must_use]
+    pub fn consent(&self) -> &Arc<Consent> {
+        &self.consent
+    }
+
     /// The settings that clients see.
     #[must_use]
     pub fn settings(&self) -> &Arc<Settings> {
@@ -158,6 +169,7 @@ impl AppState {
     /// Locks the wallet, ends the websockets and every task. Listeners are to be stopped by their owner.
     pub async fn shutdown(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+        self.consent.close();
         {
             let _turn = self.lifecycle.lock().await;
             self.unload(None).await;

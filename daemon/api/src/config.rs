@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::consent::ConsentRules;
 use crate::order_book::MarketView;
 
 /// Gives the last part of the log, for the log page of browser wallets. May block; bounded by the giver.
@@ -45,6 +46,8 @@ pub struct ApiConfig {
     pub websocket_ping: Duration,
     /// The order book; `None`: it is switched off.
     pub market: Option<MarketView>,
+    /// What has to be approved at the box.
+    pub consent: ConsentRules,
     /// The time.
     pub clock: Clock,
 }
@@ -67,6 +70,7 @@ impl ApiConfig {
             idle_websockets: 32,
             websocket_ping: Duration::from_secs(30),
             market: None,
+            consent: ConsentRules::default(),
             clock: Clock::system(),
         }
     }

@@ -12,6 +12,8 @@ use http::{HeaderValue, StatusCode, header};
 use joinery_wallet::service::SendError;
 use serde_json::{Value, json};
 
+use crate::consent::Refusal;
+
 /// Why a token on a protected route is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -158,6 +160,9 @@ pub enum ApiError {
         /// The sentence; never holds a secret.
         text: String,
     },
+    /// It had to be approved at the box and was not.
+    #[error("not approved at the box: {0}")]
+    NotApproved(#[from] Refusal),
     /// Nothing to tumble.
     #[error("no confirmed coins for the tumbler")]
     NoCoinsForTumbler,
@@ -369,6 +374,10 @@ impl ApiError {
                 let sentence = Cow::Owned(format!("Coinjoin not possible: {text}."));
                 ErrorParts { message: sentence, ..new(S::CONFLICT, "", code) }
             }
+            Self::NotApproved(refusal) => ErrorParts {
+                message: Cow::Owned(refusal.to_string()),
+                ..new(S::CONFLICT, "", refusal.code())
+            },
             Self::NoCoinsForTumbler => new(
                 S::CONFLICT,
                 "Tumbler could not start, no confirmed coins.",
@@ -477,6 +486,9 @@ impl From<SendError> for ApiError {
                 json!({"fee_rate_sat_kvb": rate, "limit_sat_kvb": limit,
                     "reason": SendError::AbsurdFee { rate, limit }.to_string()}),
             ),
+            SendError::FeeAboveLimit { fee, limit } => {
+                failed("fee_above_limit", json!({"fee_sats": fee, "limit_sats": limit}))
+            }
             SendError::SigningCheck(what) => failed("signing_failed", json!({"reason": what})),
             SendError::Chain(error) => {
                 tracing::warn!(error = %error, "chain not available for a payment");
@@ -682,6 +694,7 @@ mod tests {
                 "minsize_too_large",
                 json!({"minsize": 2, "maxsize": 1}),
             ),
+            (Refusal::Refused.into(), 409, "Refused at the box.", "approval_refused", Value::Null),
             (
                 ApiError::CoinjoinImpossible { code: "insufficient_funds", text: "no".to_owned() },
                 409,
@@ -775,7 +788,7 @@ mod tests {
             assert_eq!(body["error_description"], json!(refresh), "{name}");
         }
         // One discriminant for each variant: whoever adds one is told to add its row.
-        assert_eq!(seen.len(), 35, "a variant of ApiError has no row in this table");
+        assert_eq!(seen.len(), 36, "a variant of ApiError has no row in this table");
     }
 
     #[test]
@@ -796,6 +809,7 @@ mod tests {
             ),
             (SendError::BadInputList, 400, "invalid_request_format"),
             (SendError::AbsurdFee { rate: 2, limit: 1 }, 409, "absurd_fee"),
+            (SendError::FeeAboveLimit { fee: 2, limit: 1 }, 409, "fee_above_limit"),
             (SendError::SigningCheck("x"), 409, "signing_failed"),
             (SendError::Chain(ChainError::NotConfigured), 503, "backend_not_ready"),
             (SendError::Rejected { text: "no".to_owned() }, 409, "broadcast_rejected"),

@@ -4,6 +4,7 @@
 //! half-opened wallet behind.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use joinery_wallet::chain::ChainSource;
@@ -23,6 +24,7 @@ use tracing::Instrument;
 
 use crate::app::{AppState, LoadedWallet};
 use crate::auth::TokenPair;
+use crate::consent::{Approval, Asked};
 use crate::dto::transaction::tx_details;
 use crate::error::ApiError;
 use crate::hub::{Hub, News};
@@ -61,6 +63,11 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(move || span.in_scope(work))
         .await
         .unwrap_or(Err(ApiError::Internal("panic")))
+}
+
+/// 401 for a wrong password.
+fn right(matches: bool) -> Result<(), ApiError> {
+    if matches { Ok(()) } else { Err(ApiError::InvalidCredentials) }
 }
 
 fn open_wallet(
@@ -144,52 +151,120 @@ impl AppState {
         .await
     }
 
-    /// Unlocks a wallet: the loaded one again, or another one instead of it.
+    /// Unlocks a wallet: the loaded one again, or another one instead of it. `from` is shown at the box when the
+    /// unlock has to be approved there.
     pub(crate) async fn unlock_wallet(
         self: &Arc<Self>,
         name: WalletName,
         password: SecretString,
+        from: Option<IpAddr>,
     ) -> Result<TokenPair, ApiError> {
         let app = Arc::clone(self);
         detached(self, async move {
-            let attempt = app.throttle.attempt().await?;
-            let _turn = app.lifecycle.lock().await;
-            if app.is_stopping() {
-                return Err(ApiError::BackendNotReady("shutting_down"));
+            if !app.consent.needed_for_unlock() {
+                return app.guess(app.enter(name, password, None)).await;
             }
-            let loaded = app.wallet.load_full();
-            if let Some(wallet) = loaded.filter(|wallet| wallet.handle.name() == name.as_str()) {
-                return if wallet.handle.verify_password(password).await? {
-                    attempt.succeeded();
-                    Ok(app.tokens.login())
-                } else {
-                    attempt.failed();
-                    Err(ApiError::InvalidCredentials)
-                };
-            }
-            let directory = app.directory.clone();
-            let options = app.options();
-            // Up to here nothing of the loaded wallet is touched, so that an error leaves it as it is.
-            let opened = blocking(move || {
-                let keys = directory.open(&name, &password)?;
-                drop(password);
-                open_wallet(keys, options)
-            })
-            .await;
-            match opened {
-                Ok((handle, events)) => {
-                    attempt.succeeded();
-                    Ok(app.load(handle, events).await)
-                }
-                Err(error) => {
-                    if matches!(error, ApiError::InvalidCredentials) {
-                        attempt.failed();
-                    }
-                    Err(error)
-                }
-            }
+            // The person is only asked about somebody who knows the password. Nothing of the wallet is kept in
+            // memory while the box waits, and nothing is held: it can be locked.
+            app.guess(app.check_password(name.clone(), password.clone())).await?;
+            let asked = Asked::Unlock { wallet: name.as_str().to_owned() };
+            let approval = app.consent.ask(asked, from).await?;
+            app.enter(name, password, Some(approval)).await
         })
         .await
+    }
+
+    /// Runs something that tries a password, slowed down after wrong ones.
+    async fn guess<T>(
+        &self,
+        attempted: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        let attempt = self.throttle.attempt().await?;
+        let outcome = attempted.await;
+        match &outcome {
+            Ok(_) => attempt.succeeded(),
+            Err(ApiError::InvalidCredentials) => attempt.failed(),
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Whether an unlock with this password would work, as far as the password goes.
+    async fn check_password(
+        &self,
+        name: WalletName,
+        password: SecretString,
+    ) -> Result<(), ApiError> {
+        let _turn = self.lifecycle.lock().await;
+        if let Some(wallet) = self.loaded_as(&name) {
+            return right(wallet.handle.verify_password(password).await?);
+        }
+        let directory = self.directory.clone();
+        blocking(move || {
+            directory.open(&name, &password)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The loaded wallet if it has this name.
+    fn loaded_as(&self, name: &WalletName) -> Option<Arc<LoadedWallet>> {
+        self.wallet.load_full().filter(|wallet| wallet.handle.name() == name.as_str())
+    }
+
+    async fn enter(
+        &self,
+        name: WalletName,
+        password: SecretString,
+        approval: Option<Approval>,
+    ) -> Result<TokenPair, ApiError> {
+        let _turn = self.lifecycle.lock().await;
+        if self.is_stopping() {
+            return Err(ApiError::BackendNotReady("shutting_down"));
+        }
+        let still_good = || approval.as_ref().map_or(Ok(()), |it| self.consent.still_good(it));
+        still_good()?;
+        if let Some(wallet) = self.loaded_as(&name) {
+            right(wallet.handle.verify_password(password).await?)?;
+            still_good()?;
+            return Ok(self.tokens.login());
+        }
+        let directory = self.directory.clone();
+        let options = self.options();
+        // Up to here nothing of the loaded wallet is touched, so that an error leaves it as it is.
+        let (handle, events) = blocking(move || {
+            let keys = directory.open(&name, &password)?;
+            drop(password);
+            open_wallet(keys, options)
+        })
+        .await?;
+        if let Err(refusal) = still_good() {
+            handle.close().await;
+            return Err(refusal.into());
+        }
+        Ok(self.load(handle, events).await)
+    }
+
+    /// The button of the box was held: refuses what waits for it and stops every role, at once.
+    pub fn refuse_and_stop(&self) {
+        self.consent.hold();
+        self.activity.stop_any();
+    }
+
+    /// The button of the box was held: refuses what waits for it, stops every role and locks the wallet.
+    pub async fn lock_at_the_box(self: &Arc<Self>) {
+        self.refuse_and_stop();
+        let app = Arc::clone(self);
+        let outcome = detached(self, async move {
+            let _turn = app.lifecycle.lock().await;
+            if app.wallet.load().is_some() {
+                app.unload(None).await;
+            }
+            Ok(())
+        });
+        if outcome.await.is_err() {
+            tracing::error!("the wallet could not be locked at the box");
+        }
     }
 
     /// Locks the loaded wallet if it is this one. False when none was loaded; the token has been checked
@@ -267,6 +342,7 @@ impl AppState {
         let last = self.wallet.swap(next.cloned());
         self.activity.stop_any();
         self.board.clear();
+        self.consent.wallet_closed();
         self.sends.clear();
         if let Some(last) = last {
             last.handle.clone().close().await;

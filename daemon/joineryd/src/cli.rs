@@ -133,7 +133,7 @@ pub(crate) struct Options {
     /// Directory with a browser wallet's static files, served at /.
     #[arg(long, global = true, env = "JOINERY_STATIC_DIR", value_name = "DIR")]
     pub(crate) static_dir: Option<PathBuf>,
-    /// Unix socket for the board process (kept for the board).
+    /// Unix socket for the process of the display and button.
     #[arg(long, global = true, env = "JOINERY_BOARD_SOCKET", value_name = "PATH")]
     pub(crate) board_socket: Option<PathBuf>,
     /// text or json.

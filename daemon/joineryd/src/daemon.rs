@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use joinery_api::{AppState, MarketView};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::board::{Bridge, Fixed, Parts};
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::datadir::DataDir;
@@ -67,9 +69,6 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     );
     let kept = &config.joinmarket;
     tracing::debug!(serving = ?kept.serving(), "kept for the coinjoin roles");
-    if let Some(socket) = &config.board_socket {
-        tracing::info!(board_socket = %socket.display(), "set, but not used by this version");
-    }
     match harden::keep_out_of_swap() {
         Ok(()) => tracing::debug!("memory is kept out of swap space"),
         Err(error) => tracing::warn!(
@@ -108,6 +107,11 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         }
         let accounts = daemon.bookkeeper.run(Arc::clone(&daemon.state), supervisor.stop());
         supervisor.spawn("bookkeeper", accounts);
+        if let Some(bridge) =
+            board_bridge(config, &daemon.state, daemon.market_view, &rpc, certificate.as_deref())?
+        {
+            supervisor.spawn("board bridge", bridge.run(supervisor.stop()));
+        }
         announce(&directory, &rpc, &websocket, order_book.as_ref(), certificate.as_deref())?;
         supervisor.spawn("api listener", rpc.serve(daemon.router, supervisor.stop()));
         if let Some(listener) = order_book {
@@ -142,6 +146,29 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     }
     tracing::info!("stopped");
     outcome
+}
+
+/// The socket for the board, if there is to be one.
+fn board_bridge(
+    config: &Config,
+    app: &Arc<AppState>,
+    market: Option<MarketView>,
+    rpc: &Listener,
+    certificate: Option<&Certificate>,
+) -> Result<Option<Bridge>, Failure> {
+    let board = &config.board;
+    let Some(path) = &board.socket else { return Ok(None) };
+    let fixed = Fixed::new(config.network, certificate, rpc.address(), board.show_balance, market);
+    let parts = Parts {
+        app: Arc::clone(app),
+        fixed,
+        user: board.user,
+        shutdown: board.shutdown.clone(),
+        data: config.data_dir.clone(),
+    };
+    let bridge = Bridge::bind(path, parts)
+        .with_context(|| format!("cannot listen for the board at {}", path.display()));
+    bridge.or_exit(Exit::Unavailable).map(Some)
 }
 
 /// Both listeners.
@@ -213,7 +240,7 @@ fn announce(
 }
 
 /// Finishes what is under way, then closes the wallet.
-async fn drain(supervisor: &mut Supervisor, state: &joinery_api::AppState, roles: &Roles) {
+async fn drain(supervisor: &mut Supervisor, state: &AppState, roles: &Roles) {
     if timeout(DRAIN + Duration::from_secs(2), supervisor.drain()).await.is_err() {
         tracing::warn!("a task did not end in time");
     }

@@ -3,6 +3,7 @@
 //! This file is the table of contents: harden, read the command line, check the configuration, then run or do what
 //! the subcommand says. `docs/ARCHITECTURE.md` shows the whole, `docs/operator.md` is for whoever runs it.
 
+mod board;
 mod certificate;
 mod channels;
 mod cli;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
-use joinery_api::{ApiConfig, AppState, Settings};
+use joinery_api::{ApiConfig, AppState, MarketView, Settings};
 use joinery_net::ElectrumEngine;
 use joinery_wallet::chain::{ChainSource, NoServer};
 use joinery_wallet::commitments::Commitments;
@@ -32,6 +32,8 @@ pub(crate) struct Daemon {
     pub(crate) order_book_router: Router,
     /// The chain, for the market task.
     pub(crate) chain: Arc<dyn ChainSource>,
+    /// What the market task shows.
+    pub(crate) market_view: Option<MarketView>,
     /// The market task, unless the order book is switched off.
     pub(crate) market: Option<Market>,
     /// Taker and maker, for ending them.
@@ -74,6 +76,7 @@ pub(crate) fn build(
             let end = u64::try_from(certificate.facts.not_after.unix_timestamp()).ok();
             Arc::new(move || end)
         }),
+        consent: config.board.rules,
         failed_unlocks: Some(directory.path().join("failed_unlocks")),
         ..ApiConfig::new(env!("CARGO_PKG_VERSION"))
     };
@@ -85,7 +88,7 @@ pub(crate) fn build(
     let roles = Roles::new(RolesParts {
         config: market_config,
         book: view.as_ref().map(|view| view.book.clone()),
-        refresh: view.map(|view| view.refresh),
+        refresh: view.as_ref().map(|view| view.refresh.clone()),
         commitments: Arc::new(commitments.or_exit(Exit::DataDirectory)?),
         state: kept,
         serving: config.joinmarket.serving(),
@@ -100,6 +103,7 @@ pub(crate) fn build(
         market,
         roles,
         bookkeeper: Bookkeeper::new(statement),
+        market_view: view,
         state,
     })
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bdk_wallet::bitcoin::{Amount, OutPoint, ScriptBuf, bip32::Fingerprint};
+use bdk_wallet::bitcoin::{Address, Amount, OutPoint, ScriptBuf, bip32::Fingerprint};
 
 use crate::chain::ChainTip;
 use crate::path::ScriptPlace;
@@ -168,6 +168,18 @@ impl Snapshot {
     #[must_use]
     pub fn max_mixdepth(&self) -> Mixdepth {
         self.accounts.last().map_or(Mixdepth(0), |account| account.mixdepth)
+    }
+
+    /// Whether an address is one of those that the wallet shows: with coins, or new ones.
+    #[must_use]
+    pub fn owns(&self, address: &Address) -> bool {
+        let text = address.to_string();
+        let shown = |views: &[AddressView]| views.iter().any(|view| *view.address == *text);
+        self.accounts.iter().any(|account| {
+            account.branches.iter().any(|branch| shown(&branch.addresses))
+                || account.bonds.as_ref().is_some_and(|(_, views)| shown(views))
+                || shown(&account.imported)
+        })
     }
 
     /// The branch of a keychain.

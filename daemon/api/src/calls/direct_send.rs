@@ -1,26 +1,31 @@
 //! `POST /wallet/{walletname}/taker/direct-send` (`spec/api.md` 6.15): an ordinary payment.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::response::Response;
 use http::HeaderMap;
-use joinery_wallet::service::SendRequest;
+use joinery_wallet::service::{SendRequest, WalletHandle};
 use serde_json::json;
 
 use super::{
     App, Params, State, amount, bitcoin_network, idempotency_key, input_utxos, mixdepth,
     payment_address, txfee,
 };
+use crate::app::AppState;
 use crate::auth::Authenticated;
 use crate::body::RawBody;
+use crate::consent::{Asked, Payment, quote};
 use crate::dto::transaction::tx_details;
 use crate::error::ApiError;
+use crate::peer::Peer;
 use crate::sends::SendKey;
 
 pub(super) async fn handle(
     State(app): App,
     caller: Authenticated,
+    Peer(from): Peer,
     Params(name): Params<String>,
     headers: HeaderMap,
     body: RawBody,
@@ -42,15 +47,24 @@ pub(super) async fn handle(
     };
     let handle = wallet.handle.clone();
     let network = bitcoin_network(&app);
-    let activity = Arc::clone(&app.activity);
-    app.sends
-        .submit(&app.tasks, key, || async move {
+    let state = Arc::clone(&app);
+    state
+        .sends
+        .submit(&state.tasks, key, || async move {
             // In here: what was paid before a role started is still told to who asks again.
-            if activity.current().is_some() {
+            if app.activity.current().is_some() {
                 return Err(ApiError::ActionNotAllowed);
             }
             let script = destination.script_pubkey();
-            let request = SendRequest { mixdepth, amount, destination, fees, inputs };
+            let mut request =
+                SendRequest { mixdepth, amount, destination, fees, inputs, max_fee: None };
+            if app.consent.needed_for_send(amount) {
+                request = approved(&app, &handle, request, from).await?;
+                // A role may have been started in the meantime.
+                if app.activity.current().is_some() {
+                    return Err(ApiError::ActionNotAllowed);
+                }
+            }
             let sent = handle.direct_send(request).await?;
             let txinfo = tx_details(&sent.transaction, network, None, Some((&script, &text)));
             let body = json!({
@@ -63,4 +77,29 @@ pub(super) async fn handle(
             Ok(Bytes::from(body.to_string()))
         })
         .await
+}
+
+/// Shows the payment at the box and waits for the press; the request bound to what was shown.
+async fn approved(
+    app: &AppState,
+    wallet: &WalletHandle,
+    request: SendRequest,
+    from: Option<IpAddr>,
+) -> Result<SendRequest, ApiError> {
+    app.consent.check_free()?;
+    let snapshot = wallet.snapshot();
+    let quote = quote(app, &snapshot, &request).await?;
+    let payment = Payment {
+        wallet: wallet.name().to_owned(),
+        mixdepth: request.mixdepth,
+        amount: quote.amount,
+        sweep: request.amount.is_none(),
+        destination: request.destination.clone(),
+        own: snapshot.owns(&request.destination),
+        fee_max: quote.fee_max,
+        makers: None,
+    };
+    let approval = app.consent.ask(Asked::Send(Box::new(payment)), from).await?;
+    app.consent.still_good(&approval)?;
+    Ok(quote.bind(request))
 }

@@ -1,12 +1,9 @@
 //! `POST /wallet/{walletname}/estimate-fee` (`spec/api.md` Appendix C 6): what a direct send would cost,
 //! without making one.
 
-use std::time::Duration;
-
 use axum::Json;
 use joinery_wallet::bitcoin::hashes::Hash;
 use joinery_wallet::bitcoin::{ScriptBuf, WPubkeyHash};
-use joinery_wallet::fee::{estimate_target, fee_rate};
 use joinery_wallet::spend::{SpendContext, plan};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -15,10 +12,8 @@ use serde_json::json;
 use super::{Answer, App, Params, State, amount, input_utxos, mixdepth, payment_address, txfee};
 use crate::auth::Authenticated;
 use crate::body::RawBody;
+use crate::consent::rates;
 use crate::error::ApiError;
-
-/// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(6);
 
 pub(super) async fn handle(
     State(app): App,
@@ -51,21 +46,8 @@ pub(super) async fn handle(
     let policy = app.settings.policy().load_full();
     let fees = fees.unwrap_or(policy.tx_fees);
 
-    let ask = async {
-        let estimate = match estimate_target(fees) {
-            Some(target) => app.chain.estimate_fee(target).await?.sat_per_kvb,
-            None => None,
-        };
-        Ok::<_, joinery_wallet::chain::ChainError>((estimate, app.chain.mempool_min_fee().await?))
-    };
-    let (estimate, floor) = tokio::time::timeout(PATIENCE, ask)
-        .await
-        .ok()
-        .and_then(Result::ok)
-        .ok_or(ApiError::BackendNotReady("electrum"))?;
-    // Without the random part, and then with all of it: the real one will be in between.
+    let (rate, highest) = rates(&app, fees).await?;
     let mut rng = StdRng::seed_from_u64(0);
-    let rate = fee_rate(fees, estimate, Some(floor), 0.0, policy.absurd_fee_per_kvb, &mut rng)?;
     let mut context = SpendContext {
         coins: &snapshot.coins,
         mixdepth,
@@ -77,13 +59,10 @@ pub(super) async fn handle(
         rng: &mut rng,
     };
     let plan = plan(&mut context, amount, &script, inputs.as_deref())?;
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    // rates are below 2^53 and the factor is between 0 and 1
-    let highest = (rate as f64 * (1.0 + policy.tx_fees_factor)) as u64;
     Ok(Json(json!({
         "mining_fee_sats": plan.fee().to_sat(),
         "fee_rate_sat_kvb": rate,
-        "fee_rate_max_sat_kvb": highest.min(policy.absurd_fee_per_kvb),
+        "fee_rate_max_sat_kvb": highest,
         "inputs": plan.inputs().len(),
         "vsize": plan.vsize(),
         "includes_expired_bond": plan.includes_expired_bond(),

@@ -62,6 +62,7 @@ use crate::body::Object;
 use crate::error::ApiError;
 use crate::settings::tx_fees_of;
 pub(crate) use routes::{api, order_book};
+pub(crate) use session::warnings;
 
 /// See [`crate::openapi`].
 pub(crate) const fn openapi_document() -> &'static str {

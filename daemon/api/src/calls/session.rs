@@ -36,7 +36,8 @@ pub(super) struct Session {
     maker: MakerExtras,
 }
 
-fn warnings(app: &AppState) -> Vec<&'static str> {
+/// Conditions that a person should know of, as codes.
+pub(crate) fn warnings(app: &AppState) -> Vec<&'static str> {
     let chain = app.chain_status();
     let mut warnings = Vec::new();
     if !chain.configured {

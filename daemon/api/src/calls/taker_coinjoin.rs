@@ -1,6 +1,8 @@
 //! `POST /wallet/{walletname}/taker/coinjoin` (`spec/api.md` 6.18): checks what can be known at once, then the taker
 //! goes on by itself.
 
+use std::sync::Arc;
+
 use axum::Json;
 use http::StatusCode;
 use joinery_proto::cjfee::RelativeFee;
@@ -13,6 +15,7 @@ use joinery_roles::taker::{
 };
 use joinery_wallet::bitcoin::Amount;
 use serde_json::{Value, json};
+use tracing::Instrument;
 
 use super::{
     App, Params, State, amount, bitcoin_network, input_utxos, mixdepth, payment_address, txfee,
@@ -21,8 +24,10 @@ use crate::activity::Role;
 use crate::app::AppState;
 use crate::auth::Authenticated;
 use crate::body::RawBody;
+use crate::consent::approve_then_run;
 use crate::error::ApiError;
 use crate::number;
+use crate::peer::Peer;
 use crate::roles::TakerRun;
 use crate::settings::{MakerFeeLimits, TxBroadcast};
 
@@ -32,6 +37,7 @@ const INTERNAL: &str = "INTERNAL";
 pub(super) async fn handle(
     State(app): App,
     _caller: Authenticated,
+    Peer(from): Peer,
     Params(name): Params<String>,
     body: RawBody,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
@@ -64,10 +70,20 @@ pub(super) async fn handle(
     for warning in checked.warnings {
         tracing::warn!(warning, "coinjoin");
     }
+    let sum = (request.amount > 0).then(|| Amount::from_sat(request.amount));
+    let ask = app.consent.needed_for_send(sum);
+    if ask {
+        app.consent.check_free()?;
+    }
     let guard = app.activity.begin(Role::Taker).ok_or(ApiError::ServiceAlreadyStarted)?;
     let desk = app.board.taker_desk(guard);
-    let wallet = wallet.handle.clone();
-    roles.taker(TakerRun { wallet, request, policy, fees, desk });
+    let run = TakerRun { wallet: wallet.handle.clone(), request, policy, fees, desk };
+    if ask {
+        let work = approve_then_run(Arc::clone(&app), Arc::clone(roles), wallet, run, from);
+        app.tasks.spawn(work.in_current_span());
+    } else {
+        roles.taker(run);
+    }
     Ok((StatusCode::ACCEPTED, Json(json!({}))))
 }
 

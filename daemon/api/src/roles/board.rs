@@ -7,9 +7,10 @@ use joinery_roles::maker::{MakerEnd, MakerState};
 use joinery_roles::taker::{Outcome, Phase, Progress};
 use serde_json::json;
 
-use super::json::{TakerStatusJson, maker_event, taker_finished_event, taker_phase_event};
+use super::json::{TakerStatusJson, counts, maker_event, taker_finished_event, taker_phase_event};
 use super::run::{MakerDesk, TakerDesk};
 use crate::activity::RoleGuard;
+use crate::glance::TakerGlance;
 use crate::hub::Hub;
 
 /// The coinjoin that runs or ran last.
@@ -187,6 +188,20 @@ impl RoleBoard {
     /// `/taker/status`; `running`: whether the daemon's state is that of a taker.
     pub(crate) fn taker_status(&self, running: bool) -> TakerStatusJson {
         TakerStatusJson::new(self.lock().taker.as_ref(), running)
+    }
+
+    /// The coinjoin that was begun last, in a few words.
+    pub(crate) fn taker_glance(&self) -> Option<TakerGlance> {
+        let inner = self.lock();
+        let record = inner.taker.as_ref().filter(|taker| taker.ended.is_none())?;
+        let progress = record.progress.as_ref()?;
+        let (answered, _) = counts(progress);
+        Some(TakerGlance {
+            phase: progress.phase.as_str(),
+            asked: progress.makers.len(),
+            answered,
+            deadline: record.deadline,
+        })
     }
 
     /// Forgets what belongs to a wallet that was locked.

@@ -69,7 +69,7 @@ struct FeesJson {
 }
 
 /// How many of the makers answered, and how many are out.
-fn counts(progress: &Progress) -> (usize, usize) {
+pub(super) fn counts(progress: &Progress) -> (usize, usize) {
     let dropped =
         progress.makers.iter().filter(|m| matches!(m.step, MakerStep::Dropped(_))).count();
     let silent = progress.makers.iter().filter(|maker| maker.step == MakerStep::Asked).count();

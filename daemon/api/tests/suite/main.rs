@@ -8,6 +8,7 @@ mod additions;
 mod bad_input;
 mod browser;
 mod clients;
+mod consent;
 #[path = "../../../wallet/tests/service/fake_chain.rs"]
 #[allow(dead_code, reason = "shared with the tests of the wallet, which use more of it")]
 mod fake_chain;

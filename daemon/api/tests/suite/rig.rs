@@ -1,10 +1,12 @@
 //! An API for one test, and requests to it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use bdk_wallet::bitcoin::constants::genesis_block;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -96,7 +98,14 @@ impl Rig {
     }
 
     pub(crate) fn request(&self, method: Method, path: impl Into<String>) -> Call<'_> {
-        Call { rig: self, method, path: path.into(), headers: HeaderMap::new(), body: Vec::new() }
+        Call {
+            rig: self,
+            method,
+            path: path.into(),
+            headers: HeaderMap::new(),
+            body: Vec::new(),
+            peer: None,
+        }
     }
 
     pub(crate) fn get(&self, path: impl Into<String>) -> Call<'_> {
@@ -171,6 +180,7 @@ pub(crate) struct Call<'a> {
     path: String,
     headers: HeaderMap,
     body: Vec<u8>,
+    peer: Option<SocketAddr>,
 }
 
 impl Call<'_> {
@@ -188,12 +198,21 @@ impl Call<'_> {
         self
     }
 
+    /// Comes from this address.
+    pub(crate) fn peer(mut self, address: &str) -> Self {
+        self.peer = Some(SocketAddr::new(address.parse().unwrap(), 40_000));
+        self
+    }
+
     fn build(&mut self) -> Request<Body> {
         let mut request = Request::builder()
             .method(self.method.clone())
             .uri(&self.path)
             .body(Body::from(std::mem::take(&mut self.body)))
             .unwrap();
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(ConnectInfo(peer));
+        }
         *request.headers_mut() = std::mem::take(&mut self.headers);
         request.headers_mut().entry(header::HOST).or_insert("localhost:28183".parse().unwrap());
         request

@@ -20,8 +20,8 @@ use crate::money::funded;
 
 /// Keeps what it is asked to run.
 #[derive(Debug, Default)]
-struct Recorder {
-    takers: Mutex<Vec<TakerRun>>,
+pub(crate) struct Recorder {
+    pub(crate) takers: Mutex<Vec<TakerRun>>,
     makers: Mutex<Vec<MakerRun>>,
 }
 
@@ -35,7 +35,7 @@ impl RoleRunner for Recorder {
     }
 }
 
-fn coinjoin() -> Value {
+pub(crate) fn coinjoin() -> Value {
     json!({"mixdepth": "0", "amount_sats": "500000", "counterparties": "3", "destination": "INTERNAL"})
 }
 

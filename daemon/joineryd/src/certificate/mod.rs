@@ -177,6 +177,11 @@ impl Certificate {
         Ok(config)
     }
 
+    /// The certificate itself.
+    pub(crate) fn der(&self) -> Option<&[u8]> {
+        self.chain.first().map(|own| own.as_ref())
+    }
+
     /// SHA-256 of the certificate: 32 pairs of upper-case hexadecimal digits with colons, as browsers show it.
     pub(crate) fn fingerprint(&self) -> String {
         let digest = Sha256::digest(self.chain.first().map_or(&[][..], |own| own));

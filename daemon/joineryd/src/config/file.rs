@@ -106,11 +106,17 @@ pub(crate) struct OrderBookTable {
     pub(crate) listen: Option<String>,
 }
 
-/// `[board]`: kept for the board.
+/// `[board]`: the display and button.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BoardTable {
     pub(crate) socket: Option<PathBuf>,
+    pub(crate) user: Option<String>,
+    pub(crate) approve: Option<Vec<String>>,
+    pub(crate) approve_send_above_sats: Option<u64>,
+    pub(crate) approve_within_s: Option<u32>,
+    pub(crate) shutdown_command: Option<Vec<String>>,
+    pub(crate) show_balance: Option<bool>,
 }
 
 /// `[log]`.

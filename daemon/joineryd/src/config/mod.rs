@@ -1,6 +1,7 @@
 //! What the daemon runs with: flags over variables over the file over defaults, checked once.
 
 mod address;
+mod board;
 mod file;
 mod irc;
 mod market;
@@ -17,6 +18,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::cli::Options;
 pub(crate) use address::{HostPort, is_host_name};
+pub(crate) use board::Board;
 use file::File;
 pub(crate) use irc::Irc;
 pub(crate) use market::{Joinmarket, OrderBook, market};
@@ -45,8 +47,8 @@ pub(crate) struct Config {
     pub(crate) joinmarket: Joinmarket,
     /// The order book watcher.
     pub(crate) order_book: OrderBook,
-    /// Kept for the board: where its process will be listened for.
-    pub(crate) board_socket: Option<PathBuf>,
+    /// The board and what needs a press of its button.
+    pub(crate) board: Board,
     /// Logging.
     pub(crate) log: Log,
 }
@@ -197,7 +199,7 @@ impl Config {
         };
         let network = options.network.clone().or(file.network).unwrap_or_else(|| "mainnet".into());
         let network = parse_network(&network)?;
-        let config = Self {
+        Ok(Self {
             data_dir,
             network,
             electrum: build_electrum(options, file.electrum, network)?,
@@ -205,19 +207,9 @@ impl Config {
             http: Http::build(options, file.http)?,
             joinmarket: Joinmarket::build(options, file.joinmarket, network)?,
             order_book: OrderBook::build(&file.order_book, network)?,
-            board_socket: options.board_socket.clone().or(file.board.socket),
+            board: Board::build(options, file.board)?,
             log: Log::build(options, &file.log)?,
-        };
-        if let Some(socket) = &config.board_socket
-            && !socket.is_absolute()
-        {
-            return Err(value(
-                "board.socket (--board-socket)",
-                socket.display(),
-                "must be an absolute path",
-            ));
-        }
-        Ok(config)
+        })
     }
 }
 

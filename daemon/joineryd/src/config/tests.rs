@@ -255,8 +255,9 @@ fn shipped_sample_means_the_defaults() {
 fn shipped_sample_is_valid_with_every_line_uncommented_and_documents_every_key() {
     let sample = uncommented_sample();
     let mut file = File::parse(&sample, Path::new("joineryd.toml")).unwrap();
-    // The one value that must exist on this machine.
+    // What must exist on this machine.
     file.http.static_dir = Some(std::env::temp_dir());
+    file.board.user = Some("root".to_owned());
     Config::build(&Options::default(), file).unwrap();
 
     let mut documented = BTreeSet::new();
@@ -356,4 +357,31 @@ fn irc_is_off_and_its_servers_have_what_they_usually_have() {
         format!("[[joinmarket.irc]]\nhost = \"h\"\ncertificate_sha256 = \"{}\"", "ab".repeat(32));
     let trust = from_file(&pinned).unwrap().joinmarket.irc[0].trust;
     assert_eq!(trust, TlsTrust::Pin(Fingerprint([0xab; 32])));
+}
+
+#[test]
+fn what_needs_a_press_is_checked() {
+    let config = from_file("").unwrap();
+    assert_eq!(config.board.rules, joinery_api::ConsentRules::default());
+    let with = |more: &str| from_file(&format!("[board]\nsocket = \"/run/board\"\n{more}\n"));
+    let board =
+        with("approve = [\"unlock\", \"send\"]\napprove_send_above_sats = 7\napprove_within_s = 5");
+    let rules = board.unwrap().board.rules;
+    assert!(rules.unlock && rules.send);
+    assert_eq!((rules.send_above.to_sat(), rules.patience.as_secs()), (7, 5));
+    assert_eq!(with("user = \"0\"").unwrap().board.user, Some(0));
+    assert_eq!(with("user = \"root\"").unwrap().board.user, Some(0));
+    for (wrong, part) in [
+        ("approve = [\"everything\"]", "must be unlock or send"),
+        ("approve_within_s = 0", "from 1 to 60"),
+        ("approve_within_s = 61", "from 1 to 60"),
+        ("approve_send_above_sats = 2100000000000001", "an amount"),
+        ("user = \"nobody at all\"", "a user of this machine"),
+        ("shutdown_command = [\"\"]", "a program"),
+    ] {
+        let text = with(wrong).expect_err(wrong).to_string();
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(sentence("[board]\napprove = [\"unlock\"]").contains("needs board.socket"));
+    assert!(sentence("[board]\nsocket = \"board.sock\"").contains("absolute path"));
 }

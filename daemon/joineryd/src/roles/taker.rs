@@ -76,22 +76,10 @@ pub(super) async fn run(roles: Arc<Roles>, run: TakerRun) {
         }
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "a coinjoin cannot be started");
-            run.desk.finished(failure());
+            let text = "the message channel cannot be started";
+            let verdict = Verdict::new(Reason::Internal, text);
+            run.desk.finished(Outcome::before_start(verdict));
         }
-    }
-}
-
-/// The outcome of a coinjoin for which the machine gave no randomness.
-fn failure() -> Outcome {
-    Outcome {
-        verdict: Verdict::new(Reason::Internal, "the message channel cannot be started"),
-        txid: None,
-        transaction: None,
-        sums: None,
-        rounds: Vec::new(),
-        attempts: 0,
-        failed: std::collections::BTreeMap::default(),
-        honest: Vec::new(),
     }
 }
 

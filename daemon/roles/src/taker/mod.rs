@@ -294,9 +294,12 @@ impl Taker {
         self.ctx.held.clear();
         // Once our signatures exist there is no new attempt: the transaction may still appear, also after a refusal, and
         // a second one with other coins would pay twice.
-        let again = self.ctx.attempt <= self.ctx.setup.policy.retries
+        let policy = &self.ctx.setup.policy;
+        let shown = policy.destination_once && attempt.shown > 0;
+        let again = self.ctx.attempt <= policy.retries
             && !self.ctx.stopping
-            && !attempt.has_signed();
+            && !attempt.has_signed()
+            && !shown;
         let retry = again && verdict.reason.may_pass();
         let until = self.ctx.after(WALLET_TIMEOUT);
         let begins = attempt.step == Step::Begin;

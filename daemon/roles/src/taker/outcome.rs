@@ -14,6 +14,8 @@ pub enum Reason {
     Complete,
     /// A person stopped it before anything of ours was signed.
     Stopped,
+    /// It had to be approved by a person and was not; nobody was asked for anything.
+    NotApproved,
     /// There is no such account.
     BadMixdepth,
     /// The amount is below the network's smallest, or more than there can be.
@@ -73,6 +75,7 @@ impl Reason {
         match self {
             Self::Complete => "complete",
             Self::Stopped => "stopped",
+            Self::NotApproved => "not_approved",
             Self::BadMixdepth => "bad_mixdepth",
             Self::BadAmount => "bad_amount",
             Self::BadDestination => "bad_destination",
@@ -173,6 +176,21 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Of a request that ended before its machine was made.
+    #[must_use]
+    pub fn before_start(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            txid: None,
+            transaction: None,
+            sums: None,
+            rounds: Vec::new(),
+            attempts: 0,
+            failed: BTreeMap::new(),
+            honest: Vec::new(),
+        }
+    }
+
     /// Whether the coinjoin was made.
     #[must_use]
     pub fn is_success(&self) -> bool {

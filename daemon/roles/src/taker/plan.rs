@@ -163,8 +163,31 @@ pub(super) fn choose(ctx: &mut Context, rate: AttemptFeeRate) -> Result<Chosen, 
         plan.limit = limit(&plan, policy.max_maker_inputs);
         makers
     };
+    if let Some(most) = policy.max_cost {
+        agreed(&mut plan, &makers, most)?;
+    }
     let commitment = source(ctx, &plan).map_err(|why| no_commitment(&why, &policy.commitment))?;
     Ok(Chosen { plan, makers, commitment })
+}
+
+/// Holds a plan to what a person agreed to pay in all.
+fn agreed(plan: &mut Plan, makers: &[Candidate], most: u64) -> Result<(), Verdict> {
+    let fees = net(makers.iter().map(|maker| &maker.offer), plan.amount).max(0);
+    let expected = if plan.sweep {
+        plan.limit
+    } else {
+        u64::try_from(fees).unwrap_or(u64::MAX).saturating_add(plan.miner_fee)
+    };
+    if expected > most {
+        let text = format!(
+            "it would cost about {expected} satoshi, more than the {most} that were agreed to"
+        );
+        return Err(Verdict::new(Reason::FeeOutOfRange, text));
+    }
+    let left = i128::from(most.saturating_sub(plan.miner_fee));
+    plan.maker_budget = plan.maker_budget.min(left.max(fees));
+    plan.limit = plan.limit.min(most);
+    Ok(())
 }
 
 /// Makers that did well in the attempt before come first.

@@ -11,6 +11,8 @@ use super::outcome::{MakerFailure, Verdict};
 /// Where a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
+    /// Waits until a person approves it; the machine is made afterwards.
+    Approving,
     /// Waits for the first directory.
     Connecting,
     /// Waits for offers.
@@ -40,6 +42,7 @@ impl Phase {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Approving => "approval",
             Self::Connecting => "connecting",
             Self::Collecting => "orderbook",
             Self::Choosing => "choosing",
@@ -115,6 +118,26 @@ pub struct FeeProgress {
     pub miner_fee: u64,
     /// What we pay in all at most, satoshi: nothing that costs more is signed.
     pub limit: u64,
+}
+
+impl Progress {
+    /// Of a request that waits until a person approves it, at most so long.
+    #[must_use]
+    pub fn approving(patience: Duration) -> Self {
+        Self {
+            phase: Phase::Approving,
+            attempt: 0,
+            attempts: 0,
+            round: None,
+            deadline: Some(patience),
+            amount: None,
+            makers: Vec::new(),
+            fees: None,
+            txid: None,
+            last: None,
+            stopping: false,
+        }
+    }
 }
 
 /// A request at one moment.

@@ -119,6 +119,11 @@ pub struct TakerPolicy {
     pub replacement_rounds: u8,
     /// `single_retries`: new attempts after one that failed for a reason that may pass.
     pub retries: u8,
+    /// What a person agreed to pay in all at most, fees of makers and miners, satoshi: an attempt that would cost more
+    /// ends.
+    pub max_cost: Option<u64>,
+    /// A person agreed to this one address, which is ours: there is no other attempt once makers were shown it.
+    pub destination_once: bool,
     /// Whether we announced `neutrino_compat`: extended coin texts go to makers that announced it, too.
     pub neutrino_compat: bool,
 }
@@ -149,6 +154,8 @@ impl TakerPolicy {
             max_maker_inputs: MAX_MAKER_INPUTS,
             replacement_rounds: 3,
             retries: 2,
+            max_cost: None,
+            destination_once: false,
             neutrino_compat: true,
         }
     }

@@ -395,3 +395,50 @@ fn makers_that_wait_at_the_barrier_are_not_lost() {
     assert_eq!((failed, outcome.honest.len(), outcome.attempts), (vec!["timed_out"], 3, 1));
     assert_eq!((stage.count("fill"), stage.count("auth")), (4, 3), "{:?}", stage.trace);
 }
+
+#[test]
+fn what_a_person_agreed_to_pay_is_never_exceeded() {
+    let cost = |stage: &Stage| stage.outcome.as_ref().unwrap().sums.clone().unwrap().cost;
+    let free = play(&[Honest, Honest], 2);
+    let usual = u64::try_from(cost(&free)).unwrap();
+    let expected = free.progress.iter().find_map(|progress| progress.fees).unwrap();
+    for sweep in [false, true] {
+        for (most, end) in [
+            (100_000, Reason::Complete),
+            (expected.coinjoin_fee + expected.miner_fee, Reason::Complete),
+            (usual / 2, Reason::FeeOutOfRange),
+            (0, Reason::FeeOutOfRange),
+        ] {
+            // A sweep of three coins costs more than the payment from one.
+            let most = if sweep && end == Reason::Complete { most + 10_000 } else { most };
+            let mut stage = stage(&[Honest, Honest]);
+            let amount = if sweep { 0 } else { AMOUNT };
+            let policy = TakerPolicy { max_cost: Some(most), ..plain() };
+            stage.begin(TakerRequest { amount, ..request(2) }, policy);
+            assert_eq!(stage.run().verdict.reason, end, "sweep {sweep}, at most {most}");
+            if end == Reason::Complete {
+                assert!(u64::try_from(cost(&stage)).unwrap() <= most);
+            } else {
+                assert_eq!(stage.count("tx"), 0, "no maker saw anything");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_address_that_was_agreed_to_once_is_shown_in_one_attempt_only() {
+    for (once, attempts) in [(false, 3), (true, 1)] {
+        let mut stage = stage(&[SilentAtTx; 6]);
+        let policy = TakerPolicy { destination_once: once, ..plain() };
+        stage.begin(request(2), policy);
+        stage.run();
+        assert_eq!(reason(&stage), Reason::NotSigned);
+        assert_eq!(stage.outcome.as_ref().unwrap().attempts, attempts);
+    }
+    // As long as nobody was shown it, it may serve again.
+    let mut stage = stage(&[SilentAtAuth, SilentAtAuth, Honest, Honest]);
+    let policy = TakerPolicy { destination_once: true, replacement_rounds: 0, ..plain() };
+    stage.begin(request(2), policy);
+    assert_eq!(stage.run().verdict.reason, Reason::Complete);
+    assert_eq!(stage.outcome.as_ref().unwrap().attempts, 2);
+}

@@ -46,6 +46,8 @@ pub struct SendRequest {
     pub fees: Option<TxFees>,
     /// Exactly these coins instead of a selection.
     pub inputs: Option<Vec<OutPoint>>,
+    /// Miner fee above which nothing is signed; `None` leaves that to `absurd_fee_per_kb` alone.
+    pub max_fee: Option<bdk_wallet::bitcoin::Amount>,
 }
 
 /// A fee rate that was drawn for one transaction, satoshi per 1000 vbytes.
@@ -243,6 +245,14 @@ pub enum SendError {
         /// sat/kvB.
         rate: u64,
         /// sat/kvB.
+        limit: u64,
+    },
+    /// The miner fee comes to more than [`SendRequest::max_fee`]. Satoshi.
+    #[error("the fee comes to {fee} satoshi, more than the {limit} that were agreed to")]
+    FeeAboveLimit {
+        /// What it comes to.
+        fee: u64,
+        /// What was agreed to.
         limit: u64,
     },
     /// A key does not belong to the coin it should spend: never signed.

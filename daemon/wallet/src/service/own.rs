@@ -103,6 +103,10 @@ impl State {
             &destination,
             request.inputs.as_deref(),
         )?;
+        if let Some(limit) = request.max_fee.filter(|limit| plan.fee() > *limit) {
+            let (fee, limit) = (plan.fee().to_sat(), limit.to_sat());
+            return Err(SendError::FeeAboveLimit { fee, limit });
+        }
         let change_branch = Keychain { mixdepth: request.mixdepth, branch: Branch::Internal };
         let mut facts = Vec::with_capacity(2);
         let change_script = match plan.change() {

@@ -89,6 +89,7 @@ async fn a_kill_at_any_step_loses_no_address_label_flag_or_payment() {
         destination: Address::from_script(&foreign(3), rig.network.bitcoin()).expect("address"),
         fees: None,
         inputs: None,
+        max_fee: None,
     };
     assert!(matches!(wallet.direct_send(request).await, Err(SendError::Uncertain)));
     let sent = kill();

@@ -299,6 +299,7 @@ impl World {
                 .expect("address"),
             fees: None,
             inputs: None,
+            max_fee: None,
         };
         // Not enough money is an ordinary answer here; what it took is looked at in the history.
         let _ = self.wallet().direct_send(request).await;

@@ -129,6 +129,7 @@ fn send_request(rig: &Rig, amount: Option<u64>, inputs: Option<Vec<OutPoint>>) -
         destination: Address::from_script(&foreign(200), rig.network.bitcoin()).expect("address"),
         fees: None,
         inputs,
+        max_fee: None,
     }
 }
 

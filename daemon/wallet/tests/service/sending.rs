@@ -2,6 +2,7 @@
 
 use bdk_wallet::bitcoin::{Address, Amount, Transaction, Txid};
 use joinery_wallet::chain::ChainError;
+use joinery_wallet::policy::TxFees;
 use joinery_wallet::service::{SendError, SendRequest, WalletHandle};
 use joinery_wallet::snapshot::CoinKind;
 use joinery_wallet::store::{Fact, OwnTxState, Store};
@@ -21,6 +22,7 @@ fn request(rig: &Rig, amount: Option<u64>) -> SendRequest {
         destination: destination(rig),
         fees: None,
         inputs: None,
+        max_fee: None,
     }
 }
 
@@ -99,6 +101,26 @@ async fn our_own_payment_with_equal_outputs_is_not_called_a_coinjoin() {
         let kinds: Vec<CoinKind> = wallet.snapshot().coins.iter().map(|coin| coin.kind).collect();
         assert_eq!(kinds, [kind, kind]);
     }
+}
+
+#[tokio::test]
+async fn a_payment_dearer_than_agreed_is_not_signed() {
+    let rig = Rig::new();
+    let (wallet, _) = funded(&rig, &[100_000]).await;
+    let agreed = |sats| SendRequest {
+        fees: Some(TxFees::SatPerKvb(10_000)),
+        max_fee: Some(Amount::from_sat(sats)),
+        ..request(&rig, Some(40_000))
+    };
+    let before = wallet.snapshot();
+    let error = wallet.direct_send(agreed(1000)).await.expect_err("too dear");
+    let SendError::FeeAboveLimit { fee, limit: 1000 } = error else { panic!("{error}") };
+    assert!(fee >= 1400, "{fee}");
+    assert!(rig.chain.broadcasts().is_empty());
+    assert_eq!(wallet.snapshot().coins, before.coins, "nothing is held");
+    // The random part is at most a fifth, of 141 virtual bytes.
+    let sent = wallet.direct_send(agreed(1692)).await.expect("sent");
+    assert!(sent.fee <= 1692);
 }
 
 #[tokio::test]
