@@ -1,6 +1,6 @@
 //! Coinjoin rounds: who holds which coin, what is durable before what, and what becomes of what was signed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bdk_wallet::bitcoin::consensus::encode::serialize;
 use bdk_wallet::bitcoin::{Address, Amount, OutPoint, ScriptBuf, Transaction, Txid};
@@ -112,13 +112,18 @@ pub(crate) fn complete(coin: OutPoint, change: &Address, salt: u8) -> Transactio
     tx
 }
 
-pub(crate) fn news(events: &mut broadcast::Receiver<WalletEvent>) -> Vec<RoundNews> {
+/// The next news of rounds; they are told a moment after the snapshot shows them.
+async fn news(events: &mut broadcast::Receiver<WalletEvent>, count: usize) -> Vec<RoundNews> {
     let mut out = Vec::new();
-    while let Ok(event) = events.try_recv() {
-        if let WalletEvent::Round { what, .. } = event {
-            out.push(what);
+    let wait = async {
+        while out.len() < count {
+            if let WalletEvent::Round { what, .. } = events.recv().await.expect("the wallet lives")
+            {
+                out.push(what);
+            }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("news of rounds");
     out
 }
 
@@ -405,7 +410,7 @@ async fn a_signed_round_is_followed_into_a_block_and_out_of_it() {
     until(&wallet, "confirmed again", |s| find(s, id).confirmed.is_some_and(|(h, _)| h == 114))
         .await;
     assert_eq!(
-        news(&mut events),
+        news(&mut events, 10).await,
         [
             RoundNews::Begun,
             RoundNews::Coins,
