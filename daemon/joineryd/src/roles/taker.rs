@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use joinery_api::{TakerDesk, TakerRun};
+use joinery_proto::nick::Nick;
 use joinery_proto::podle::Commitment;
 use joinery_roles::ask::{Answer, QuestionId, WalletView};
-use joinery_roles::event::ChannelEvent;
+use joinery_roles::event::{ChannelEvent, Source};
 use joinery_roles::order_book::Book;
 use joinery_roles::taker::{Outcome, Output, Reason, Taker, TakerPolicy, TakerSetup, Verdict};
 use joinery_wallet::round::Round;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::executor::Sources;
@@ -109,7 +110,7 @@ async fn drive(
     let books = roles.book.clone();
     let parts = Parts { sources, channels, news, books, stop: stop.clone() };
     let party = Party::new(parts, |view, book| Taker::new(setup, view, book, seed, Duration::ZERO));
-    let role = TakerRole { desk, refresh: roles.refresh.clone() };
+    let role = TakerRole { desk, refresh: roles.refresh.clone(), book: roles.book.clone() };
     let outcome = party.run(&role).await;
     stop.cancel();
     report(&outcome);
@@ -122,6 +123,20 @@ async fn drive(
 struct TakerRole {
     desk: TakerDesk,
     refresh: Option<mpsc::Sender<()>>,
+    book: Option<watch::Receiver<Arc<Book>>>,
+}
+
+impl TakerRole {
+    /// A directory where the order book saw a maker. The book is kept under another nick, and reference directories
+    /// tell our own channel nothing about who is there.
+    fn seen_at(&self, nick: &Nick) -> Option<Source> {
+        let book = Arc::clone(&self.book.as_ref()?.borrow());
+        let offer = book.offers.iter().find(|offer| offer.nick == *nick)?;
+        // Which of them does not matter much; the remainder of a 16-bit number is even enough.
+        let any = usize::from(u16::from_le_bytes(random().ok()?));
+        let place = any.checked_rem(offer.directories.len())?;
+        offer.directories.get(place).copied().map(Source::Directory)
+    }
 }
 
 impl Role for TakerRole {
@@ -131,6 +146,7 @@ impl Role for TakerRole {
     async fn perform(&self, around: &Surroundings, output: Output) -> ControlFlow<Outcome> {
         match output {
             Output::Send { to, word, payload, prefer } => {
+                let prefer = prefer.or_else(|| self.seen_at(&to));
                 around.send(to, word, payload, prefer).await;
             }
             Output::Ask(id, question) => around.executor.ask(id, question),

@@ -175,6 +175,7 @@ impl OnionChannel {
                 }
             });
         }
+        self.release_parked();
     }
 
     /// A nick showed itself on a directory.

@@ -10,7 +10,7 @@ use joinery_proto::private_message::{ONION_HOSTID, PrivateWord};
 use rand::seq::IndexedRandom;
 
 use super::direct::PROOF_WAIT;
-use super::directory::PEER_LIST_INTERVAL;
+use super::directory::{PEER_LIST_INTERVAL, Session};
 use super::machine::{OnionChannel, Owner, directory_id};
 use super::output::{LogFact, Output};
 use super::peers::bit;
@@ -43,12 +43,14 @@ pub enum SendError {
     Line(#[from] EnvelopeError),
 }
 
-/// A message that waits for a direct connection.
+/// A message that waits for a direct connection, or to hear where its recipient is.
 #[derive(Debug)]
 pub(super) struct Parked {
     to: Nick,
     line: String,
     prefer: Option<Source>,
+    /// A direct connection was tried.
+    dialled: bool,
     pub(super) until: Duration,
 }
 
@@ -118,7 +120,8 @@ impl OnionChannel {
     /// one directory that has seen it.
     ///
     /// A `!fill` to a maker whose address is known waits up to five seconds for a direct connection, so that
-    /// directories need not see it.
+    /// directories need not see it. One to a maker that no directory has shown yet waits as long for a peer list:
+    /// a new channel knows nobody, and its lists come a moment after it is up.
     ///
     /// # Errors
     /// [`SendError`]; nothing was sent.
@@ -136,9 +139,10 @@ impl OnionChannel {
         let line = Envelope::new(MessageType::Private, line.to_string()).encode()?;
         let direct = self.direct_link(&to);
         let on_the_way = direct.is_none() && self.dial_peer(to);
-        if on_the_way && word == PrivateWord::Fill && self.parked.len() < MAX_PARKED {
+        let waits = on_the_way || (direct.is_none() && self.may_be_shown(&to));
+        if waits && word == PrivateWord::Fill && self.parked.len() < MAX_PARKED {
             let until = self.now + self.config.timing.direct_wait;
-            self.parked.push_back(Parked { to, line, prefer, until });
+            self.parked.push_back(Parked { to, line, prefer, dialled: on_the_way, until });
             return Ok(());
         }
         // What waits for this peer must not be overtaken.
@@ -146,6 +150,14 @@ impl OnionChannel {
         let route = self.route(&to, prefer).ok_or(SendError::NoRoute { nick: to })?;
         self.send_on(route, &to, line);
         Ok(())
+    }
+
+    /// Nobody has said where the nick is, and somebody may yet: a directory that lists its peers, or one that is not
+    /// up. Reference directories never list anybody.
+    fn may_be_shown(&self, nick: &Nick) -> bool {
+        let known = self.peers.get(nick).is_some_and(|peer| peer.present | peer.before != 0);
+        let lists = |session: &Session| session.features.has(PEERLIST_FEATURES);
+        !known && self.directories.iter().any(|directory| directory.session().is_none_or(lists))
     }
 
     fn public_line(&self, text: &str) -> Envelope {
@@ -263,10 +275,16 @@ impl OnionChannel {
     }
 
     fn release_parked_for(&mut self, nick: &Nick, at_once: bool) {
-        let under_way = self.links.values().any(|owner| owner.is_for(nick));
-        let ready = at_once || self.direct_link(nick).is_some() || !under_way;
-        let now = self.now;
         let mut rest = std::mem::take(&mut self.parked);
+        let waiting = rest.iter_mut().filter(|parked| parked.to == *nick && !parked.dialled);
+        for parked in waiting {
+            // Where it is may be known by now.
+            parked.dialled = self.direct_link(nick).is_some() || self.dial_peer(*nick);
+        }
+        let under_way = self.links.values().any(|owner| owner.is_for(nick));
+        let unknown = self.may_be_shown(nick);
+        let ready = at_once || self.direct_link(nick).is_some() || !(under_way || unknown);
+        let now = self.now;
         let mut released = Vec::new();
         rest.retain_mut(|parked| {
             let release = parked.to == *nick && (ready || parked.until <= now);

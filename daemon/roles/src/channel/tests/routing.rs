@@ -153,6 +153,48 @@ fn fill_waits_for_a_direct_connection_and_no_longer_than_five_seconds() {
 }
 
 #[test]
+fn fill_to_a_maker_that_nobody_has_shown_waits_for_the_peer_list() {
+    let to = key(2).nick();
+    let fill = PrivateWord::Fill;
+    // A directory that lists its peers: the list comes, the maker is dialled, and what waits waits on.
+    let mut rig = Rig::up(1, &["peerlist_features"]);
+    rig.channel.send_private(to, fill, "0 1", Some(by(0)), rig.now).unwrap();
+    assert!(rig.drain().is_empty());
+    rig.now = at(2);
+    rig.receive(LinkId(0), MessageType::PeerList, &format!("{to};{ONION}"));
+    let outputs = rig.drain();
+    assert_eq!(outputs.iter().filter(|output| is_dial_to(output, to)).count(), 1);
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Send { .. })));
+    rig.run_until(at(5));
+    assert_eq!(rig.sent()[0].0, LinkId(0), "by the directory after all");
+    // No onion service: at once by where it is.
+    let mut rig = Rig::up(2, &["peerlist_features"]);
+    rig.channel.send_private(to, fill, "0 1", None, rig.now).unwrap();
+    rig.receive(LinkId(1), MessageType::PeerList, &format!("{to};NOT-SERVING-ONION"));
+    assert_eq!(rig.sent()[0].0, LinkId(1));
+    // No list mentions it: where the order book has seen it, or nowhere.
+    for (prefer, sent) in [(Some(by(1)), 1), (None, 0)] {
+        let mut rig = Rig::up(2, &["peerlist_features"]);
+        rig.channel.send_private(to, fill, "0 1", prefer, rig.now).unwrap();
+        rig.run_until(at(4));
+        assert!(rig.sent().is_empty());
+        rig.run_until(at(5));
+        assert_eq!(rig.sent().len(), sent);
+    }
+}
+
+#[test]
+fn fill_through_reference_directories_goes_where_the_order_book_saw_the_maker() {
+    // They never list their peers, so there is nothing to wait for.
+    let mut rig = Rig::up(3, &[]);
+    let to = key(2).nick();
+    rig.channel.send_private(to, PrivateWord::Fill, "0 1", Some(by(2)), rig.now).unwrap();
+    assert_eq!(rig.sent()[0].0, LinkId(2));
+    let error = rig.channel.send_private(to, PrivateWord::Fill, "0 1", None, rig.now);
+    assert_eq!(error, Err(SendError::NoRoute { nick: to }));
+}
+
+#[test]
 fn fill_goes_by_the_directory_as_soon_as_the_direct_connection_fails() {
     let mut rig = Rig::up(1, &[]);
     let to = key(2).nick();
