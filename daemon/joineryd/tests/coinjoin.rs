@@ -277,3 +277,44 @@ async fn makers_with_bonds_are_chosen_by_weight() {
     bonded.sort();
     assert_eq!(chosen, bonded);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_maker_is_stopped_in_every_phase_and_the_taker_goes_on() {
+    let market = Market::start();
+    let coins = [(0, 9_000_000), (0, 8_000_000), (0, 7_000_000), (0, 6_000_000)];
+    let (makers, taker) = four_makers(&market, &coins).await;
+    let body = json!({"section": "POLICY", "field": "minimum_makers", "value": "2"});
+    taker.client.wallet_post("/configset", body).await.expect(200);
+    // Nobody waits a minute for a maker that is gone.
+    let body = json!({"section": "TIMEOUT", "field": "maker_timeout_sec", "value": "4"});
+    taker.client.wallet_post("/configset", body).await.expect(200);
+    let mut events = taker.socket().await;
+    let mut completed = 0;
+    for (phase, maker) in ["choosing", "fill", "auth", "sign"].iter().zip(&makers) {
+        taker.coinjoin(0, 1_000_000, 4, "INTERNAL").await;
+        events.find("the taker begins", |m| (m["coinjoin_state"] == json!(0)).then_some(())).await;
+        events
+            .find(&format!("the phase {phase}"), |m| {
+                let taker = &m["taker"];
+                (taker["phase"] == json!(phase) || taker["event"] == json!("finished"))
+                    .then_some(())
+            })
+            .await;
+        maker.client.wallet_get("/maker/stop").await.expect(202);
+        assert_eq!(maker.state().await, 2);
+        let status = taker.coinjoin_ended().await;
+        eprintln!("maker stopped at {phase}: {}", status["reason"]);
+        completed += usize::from(status["status"] == json!("completed"));
+        is_idle(&taker).await;
+        maker.make().await;
+        market.bench.mine(6, None).unwrap();
+        taker.client.synced(market.bench.height().unwrap()).await;
+        taker.sees_makers(4).await;
+    }
+    // One that is lost after the commitment was opened may end a coinjoin, but not each of them.
+    assert!(completed >= 2, "{completed} of 4");
+    for maker in &makers {
+        let rounds = maker.rounds().await;
+        assert!(rounds.iter().all(|round| round["state"] != json!("running")), "{rounds:?}");
+    }
+}
