@@ -1,10 +1,12 @@
-//! What the fuzz targets run: one function per parser of `joinery-proto` and one per side of a
-//! conversation. The targets themselves are one line each.
+//! What the fuzz targets run: one function per parser of `joinery-proto`, one per side of a conversation and one per
+//! machine of `joinery-roles` that strangers talk to. The targets themselves are one line each.
 //!
 //! A parser function returns whether the input was understood, so that seeds can be picked from the
 //! published vectors: see the program `seeds`.
 
+pub mod machines;
 pub mod parsers;
+mod script;
 pub mod session;
 
 /// A target by name. Returns whether the input was understood.
@@ -43,4 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("nick_auth", parsers::nick_auth),
     ("session_maker", session::maker),
     ("session_taker", session::taker),
+    ("machine_channel", machines::channel),
+    ("machine_directory", machines::directory),
+    ("machine_order_book", machines::order_book),
 ];

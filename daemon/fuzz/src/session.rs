@@ -27,44 +27,11 @@ use joinery_proto::transaction::signing::OwnCoin;
 use joinery_proto::transaction::taker::{Coinjoin, ForeignCoin, TakerShare, UsedPlaces};
 use joinery_proto::utxo::WireUtxo;
 
+use crate::script::Script;
+
 const AMOUNT: u64 = 1_000_000;
 /// 1 000 000 at 0.00002.
 const MAKER_FEE: u64 = 20;
-
-/// Reads the script; zeros after its end.
-struct Script<'a>(&'a [u8]);
-
-impl<'a> Script<'a> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        *first
-    }
-
-    /// A length and that many bytes, as text.
-    fn text(&mut self) -> String {
-        let length = usize::from(self.byte()) * 2;
-        let (text, rest) = self.0.split_at(length.min(self.0.len()));
-        self.0 = rest;
-        String::from_utf8_lossy(text).into_owned()
-    }
-
-    /// Around a value: exact, one off, far off.
-    fn near(&mut self, value: u64) -> u64 {
-        match self.byte() % 8 {
-            0 => value.saturating_sub(1),
-            1 => value.saturating_add(1),
-            2 => 0,
-            3 => u64::from(self.byte()) * 10_000,
-            4 => u64::MAX >> (self.byte() % 64),
-            _ => value,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 fn key(byte: u8) -> SecretKey {
     SecretKey::from_slice(&[byte.clamp(1, 0xfe); 32]).expect("below the group order")

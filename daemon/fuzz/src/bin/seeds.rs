@@ -1,6 +1,7 @@
 //! Fills the corpus of every target with the texts of the published vectors that it understands.
 //!
-//! `cargo run --bin seeds` from `daemon/fuzz`. Existing files stay.
+//! `cargo run --bin seeds` from `daemon/fuzz`; with a word behind `--` only for targets whose names begin with it.
+//! Existing files stay.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -65,13 +66,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     inputs.extend(more.into_iter().take(4_000));
     let mut empty = Vec::new();
-    for (name, run) in joinery_fuzz::TARGETS {
+    let only = std::env::args().nth(1).unwrap_or_default();
+    for (name, run) in joinery_fuzz::TARGETS.iter().filter(|(name, _)| name.starts_with(&only)) {
         let corpus = here.join("corpus").join(name);
         fs::create_dir_all(&corpus)?;
         let mut count = 0;
         if name.starts_with("session_") {
             let seed = joinery_fuzz::session::honest(name);
             assert!(run(&seed), "the honest conversation of {name} ends well");
+            fs::write(corpus.join("honest"), seed)?;
+            count = 1;
+        } else if name.starts_with("machine_") {
+            let seed = joinery_fuzz::machines::honest(name);
+            assert!(run(&seed), "the honest story of {name} gets to its end");
             fs::write(corpus.join("honest"), seed)?;
             count = 1;
         } else if *name == "message_signature" {

@@ -18,6 +18,22 @@
 //! * A link whose peer sends a line above the limit or does not read what is written for too long is closed by
 //!   the driver, which says so with `closed`.
 //!
+//! # Defects of other implementations
+//!
+//! Those that touch messaging (`spec/defects.md`, by number), and the tests that are named after them:
+//!
+//! | # | test | where |
+//! |---|---|---|
+//! | 6 | `nick_equality_only` | `channel/tests/routing.rs`; `nick.rs` of proto |
+//! | 10 | `cert_expiry_boundary` | `bond_proof.rs`, `vectors/bond.rs` of proto |
+//! | 11 | `no_tbond_in_pubmsg` | `tests/maker/defects.rs`; `public_message.rs` of proto |
+//! | 12 | `sender_auth` | `channel/tests/routing.rs`, `tests/directory/relay.rs`; `private_message.rs` of proto |
+//! | 13 | `hp2_priority_own_first` | `tests/maker/offers.rs` |
+//! | 28 | `no_udp53_ever` | `channel/tests/peers.rs`; `tests/market/onion.rs`, `electrum/transport.rs` of net; with the whole daemon and a trap in place of DNS: `tests/no_dns.rs` of joineryd |
+//! | 29 | `offer_update_quantised_and_delayed` | `tests/maker/offers.rs` |
+//! | 33 | `econnreset_backoff` | `channel/tests/directories.rs`; `tests/directory.rs`, `tests/lies.rs` of net |
+//! | 41 | `location_is_a_hint` | `channel/tests/peers.rs` |
+//!
 //! # Example
 //!
 //! ```

@@ -152,6 +152,10 @@ impl Gathering {
             }
         }
         if !asks.is_empty() {
+            if self.phase == BookPhase::Connecting {
+                // However long it took: a regular question is not due at once.
+                self.asked = now;
+            }
             if self.phase != BookPhase::Collecting {
                 self.started = now;
             }

@@ -499,6 +499,22 @@ fn after_a_reset_makers_are_asked_when_the_same_answer_counts_again() {
     assert_eq!(book.asks, [directory(0)]);
 }
 
+/// Found by fuzzing: the machine slept for ten minutes while it should have asked, as on a box that was suspended. Then
+/// the regular question was due at the same moment, and everybody was asked twice in a row.
+#[test]
+fn first_question_after_a_long_sleep_is_not_followed_by_the_regular_one() {
+    let mut book = Book1::new();
+    for id in 0..2 {
+        book.event(&ChannelEvent::Down(directory(id)), 10);
+    }
+    book.asks.clear();
+    book.event(&ChannelEvent::Up(directory(0)), 16);
+    book.tick(1_000);
+    assert!(book.book.next_wake() > at(1_000), "spins");
+    book.tick(1_001);
+    assert_eq!(book.asks, [directory(0)]);
+}
+
 #[test]
 fn directory_that_hides_makers_scores_less() {
     let mut book = Book1::new();
