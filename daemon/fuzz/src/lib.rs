@@ -47,5 +47,6 @@ pub const TARGETS: &[Target] = &[
     ("session_taker", session::taker),
     ("machine_channel", machines::channel),
     ("machine_directory", machines::directory),
+    ("machine_irc", machines::irc),
     ("machine_order_book", machines::order_book),
 ];

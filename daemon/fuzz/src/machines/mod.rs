@@ -2,6 +2,7 @@
 
 mod channel;
 mod directory;
+mod irc;
 mod order_book;
 
 use std::sync::OnceLock;
@@ -19,6 +20,7 @@ use crate::script::Script;
 
 pub use channel::channel;
 pub use directory::directory;
+pub use irc::irc;
 pub use order_book::order_book;
 
 const NETWORK: &str = "testnet";
@@ -43,6 +45,7 @@ pub fn honest(target: &str) -> Vec<u8> {
     match target {
         "machine_channel" => channel::honest(),
         "machine_directory" => directory::honest(),
+        "machine_irc" => irc::honest(),
         "machine_order_book" => order_book::honest(),
         _ => panic!("no such machine: {target}"),
     }
