@@ -121,7 +121,15 @@ pub(super) fn choose(ctx: &mut Context, rate: AttemptFeeRate) -> Result<Chosen, 
         let makers = count(wanted);
         let inputs = count(coins.len()).saturating_add(makers.saturating_mul(EXPECTED_INPUTS));
         plan.miner_fee = plan.size(inputs, makers, 0).fee(rate.rate).to_sat();
-        let candidates = choose::for_sweep(&list, plan.input_value, plan.miner_fee, &terms);
+        let mut candidates = choose::for_sweep(&list, plan.input_value, plan.miner_fee, &terms);
+        let wanted = after_signers(ctx, &candidates, wanted, enough);
+        if wanted < plan.wanted {
+            plan.wanted = wanted;
+            let makers = count(wanted);
+            let inputs = count(coins.len()).saturating_add(makers.saturating_mul(EXPECTED_INPUTS));
+            plan.miner_fee = plan.size(inputs, makers, 0).fee(rate.rate).to_sat();
+            candidates = choose::for_sweep(&list, plan.input_value, plan.miner_fee, &terms);
+        }
         let counts = candidates.counts;
         let (first, mut rest) = honest_first(ctx, candidates, wanted);
         let sums = (plan.input_value, plan.miner_fee);
@@ -138,6 +146,8 @@ pub(super) fn choose(ctx: &mut Context, rate: AttemptFeeRate) -> Result<Chosen, 
         sweep.makers
     } else {
         let candidates = choose::for_amount(&list, plan.amount, &terms);
+        let wanted = after_signers(ctx, &candidates, wanted, enough);
+        plan.wanted = wanted;
         let counts = candidates.counts;
         let (mut makers, mut rest) = honest_first(ctx, candidates, wanted);
         let missing = wanted.saturating_sub(makers.len());
@@ -188,6 +198,15 @@ fn agreed(plan: &mut Plan, makers: &[Candidate], most: u64) -> Result<(), Verdic
     plan.maker_budget = plan.maker_budget.min(left.max(fees));
     plan.limit = plan.limit.min(most);
     Ok(())
+}
+
+/// Makers that are wanted in this attempt. When enough of them signed in the one before, those and whoever else is
+/// left must do: a request does not fail for want of a maker that has just shown that it is not there
+/// (`spec/roles.md` 3.15, 5.7).
+fn after_signers(ctx: &Context, candidates: &Candidates, wanted: usize, enough: usize) -> usize {
+    let makers = &candidates.makers;
+    let signed = makers.iter().filter(|maker| ctx.honest.contains(&maker.nick)).count();
+    if signed >= enough { wanted.min(makers.len()) } else { wanted }
 }
 
 /// Makers that did well in the attempt before come first.

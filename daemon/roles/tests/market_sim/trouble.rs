@@ -272,6 +272,26 @@ fn signers_that_closed_their_session_come_first_in_the_next_attempt() {
     assert_eq!(outcome.attempts, 2);
 }
 
+/// The same where nobody else is left: enough of them signed, so those must do.
+#[test]
+fn signers_that_closed_their_session_suffice_when_nobody_else_is_left() {
+    for amount in [1_000_000, 0] {
+        let mut stage = stage(&[SilentAtTx, SignsOnce, SignsOnce]);
+        let policy = TakerPolicy { minimum_makers: 2, ..plain() };
+        stage.begin(TakerRequest { amount, ..request(3) }, policy);
+        stage.run();
+        let outcome = stage.outcome.as_ref().unwrap();
+        assert_eq!(outcome.verdict.reason, Reason::Complete, "{:?}", outcome.verdict);
+        assert_eq!((outcome.attempts, outcome.honest.len()), (2, 2));
+    }
+    // But not where fewer than the least signed.
+    let mut stage = stage(&[SilentAtTx, SilentAtTx, SignsOnce]);
+    let policy = TakerPolicy { minimum_makers: 2, ..plain() };
+    stage.begin(request(3), policy);
+    stage.run();
+    assert_eq!(stage.outcome.as_ref().unwrap().verdict.reason, Reason::NotEnoughOffers);
+}
+
 /// RECHECK, input spent: RETRYABLE(conflict); row T6: before our signature, and the right one is blamed.
 #[test]
 fn a_coin_that_is_spent_before_we_sign_is_noticed() {
