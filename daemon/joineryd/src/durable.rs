@@ -37,10 +37,10 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     parsed.ok()
 }
 
-/// Writes a value as JSON, as [`write`] does.
+/// Writes a value as JSON, as [`write()`] does.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     write(path, &serde_json::to_vec(value)?)
 }
