@@ -4,23 +4,30 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check deps tools bench fuzz lint unit units suite demo screens
+.PHONY: test check toolchain deps tools bench fuzz lint unit units suite demo screens cross smoke
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
 # onion connections, an IRC server for those of IRC, iproute2 for the test that no name is asked of DNS, a browser for
 # the test of the page that it is shown, and systemd to check its units.
 PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev libevent-dev librocksdb-dev tor ngircd iproute2 chromium systemd
 
+# What the programs for the box are built with (docs/cross.md), and what runs them here.
+CROSS_PACKAGES := rustc-web cargo-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+SMOKE_PACKAGES := $(CROSS_PACKAGES) qemu-user
+
 # Fresh clone to green: everything is installed, built, checked and tested.
-test: deps tools lint units suite
+test: PACKAGES += $(SMOKE_PACKAGES)
+test: toolchain deps tools lint units smoke suite
 
 # The fast half: format, clippy and docs with warnings as errors, unit tests. Needs no bitcoind.
 check: lint unit
 
-# Installs the Debian packages that are missing, as root or by sudo.
-deps:
+toolchain:
 	@if ! command -v cargo >/dev/null; then \
 	  echo "Joinery is built with Rust, and there is no cargo here: install the toolchain from https://rustup.rs" >&2; exit 1; fi
+
+# Installs the Debian packages that are missing, as root or by sudo. A name may end with the architecture of the box.
+deps:
 	@if ! command -v dpkg-query >/dev/null; then \
 	  echo "This is not a Debian system; please install what it calls these packages: $(PACKAGES)" >&2; exit 0; fi; \
 	missing=(); \
@@ -35,11 +42,13 @@ deps:
 	  else echo "Please install these Debian packages as root and try again: apt-get install $${missing[*]}" >&2; exit 1; fi; \
 	fi; \
 	echo "installing $${missing[*]}"; \
+	if [[ "$${missing[*]}" == *:arm64* ]]; then "$${as_root[@]}" dpkg --add-architecture arm64; fi; \
 	"$${as_root[@]}" apt-get update -q; \
-	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$${missing[@]}"
+	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -q \
+	  --no-install-recommends "$${missing[@]}"
 
 # bitcoind and electrs for the bench, built once per user and kept in the cache directory.
-tools: deps
+tools: toolchain deps
 	cargo run --locked --quiet -p joinery-testkit --bin regtest -- tools
 
 lint:
@@ -70,6 +79,16 @@ suite:
 	  END { printf "%d passed, %d failed", passed, bad }'); \
 	if [ $$failed -ne 0 ] && [[ "$$sum" == *" 0 failed" ]]; then sum="$$sum (and something did not build or run)"; fi; \
 	echo "$$sum"; exit $$failed
+
+# The programs for the box, with Debian's compiler: target/cross/aarch64-unknown-linux-gnu/release (docs/cross.md).
+cross: PACKAGES := $(CROSS_PACKAGES)
+cross: deps
+	image/cross.sh
+
+# Starts them on an emulated processor.
+smoke: PACKAGES := $(SMOKE_PACKAGES)
+smoke: cross
+	image/smoke.sh
 
 # Measures the release daemon on a bench of its own, about ten minutes, and prints a table. RECORD=1 also writes it to
 # docs/benchmarks.md; ONLY=start|small|hundred|thousands|market|coinjoin|restore measures a part.
