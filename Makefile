@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check toolchain deps tools bench fuzz lint unit units suite demo screens cross smoke
+.PHONY: test check toolchain deps tools bench fuzz lint unit units suite demo screens cross smoke image
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
 # onion connections, an IRC server for those of IRC, iproute2 for the test that no name is asked of DNS, a browser for
@@ -14,6 +14,10 @@ PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev lib
 # What the programs for the box are built with (docs/cross.md), and what runs them here.
 CROSS_PACKAGES := rustc-web cargo-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 SMOKE_PACKAGES := $(CROSS_PACKAGES) qemu-user
+
+# What the image for a card is made with (docs/image.md).
+IMAGE_PACKAGES := mmdebstrap genimage debian-archive-keyring dosfstools mtools u-boot-tools cpio zstd bmap-tools kmod \
+  e2fsprogs xz-utils systemd fakeroot qemu-user-static binfmt-support
 
 # Fresh clone to green: everything is installed, built, checked and tested.
 test: PACKAGES += $(SMOKE_PACKAGES)
@@ -62,6 +66,7 @@ unit:
 # The systemd units: no mistakes, and no more rights than they need.
 units: deps
 	systemd/check.sh
+	image/test-settings.sh
 
 # Every test; the last line has the sum of all runs.
 suite:
@@ -118,3 +123,10 @@ demo: deps tools
 	cargo build --locked --release -p joineryd
 	cargo build --locked -p joinery-testkit --bin regtest
 	built=$${CARGO_TARGET_DIR:-target}; daemon/joineryd/demo.sh "$$built/release/joineryd" "$$built/debug/regtest"
+
+# The image for a card, in target/image: about ten minutes, most of them Debian's packages on an emulated processor, which
+# are kept for the next time. DEB is the arm64 package of the programs.
+image: PACKAGES := $(IMAGE_PACKAGES)
+image: deps
+	@if [ ! -f "$(DEB)" ]; then echo "say DEB=FILE: the arm64 package of joineryd and joinery-board" >&2; exit 1; fi
+	image/build.sh $$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"$$/\1/p' Cargo.toml) $(DEB) target/image
