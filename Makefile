@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check toolchain deps tools bench fuzz lint unit units suite demo screens cross smoke image
+.PHONY: test check toolchain deps tools bench fuzz lint unit units suite demo screens cross smoke deb deb-test
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
 # onion connections, an IRC server for those of IRC, iproute2 for the test that no name is asked of DNS, a browser for
@@ -15,13 +15,12 @@ PACKAGES := cmake ninja-build g++ pkg-config clang libclang-dev libboost-dev lib
 CROSS_PACKAGES := rustc-web cargo-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 SMOKE_PACKAGES := $(CROSS_PACKAGES) qemu-user
 
-# What the image for a card is made with (docs/image.md).
-IMAGE_PACKAGES := mmdebstrap genimage debian-archive-keyring dosfstools mtools u-boot-tools cpio zstd bmap-tools kmod \
-  e2fsprogs xz-utils systemd fakeroot qemu-user-static binfmt-support
+# What makes a clean Debian to install the package in, and what looks at the package.
+DEB_PACKAGES := mmdebstrap lintian binutils iproute2
 
 # Fresh clone to green: everything is installed, built, checked and tested.
-test: PACKAGES += $(SMOKE_PACKAGES)
-test: toolchain deps tools lint units smoke suite
+test: PACKAGES += $(SMOKE_PACKAGES) $(DEB_PACKAGES)
+test: toolchain deps tools lint units smoke suite deb-test
 
 # The fast half: format, clippy and docs with warnings as errors, unit tests. Needs no bitcoind.
 check: lint unit
@@ -66,7 +65,6 @@ unit:
 # The systemd units: no mistakes, and no more rights than they need.
 units: deps
 	systemd/check.sh
-	image/test-settings.sh
 
 # Every test; the last line has the sum of all runs.
 suite:
@@ -94,6 +92,20 @@ cross: deps
 smoke: PACKAGES := $(SMOKE_PACKAGES)
 smoke: cross
 	image/smoke.sh
+
+# Debian packages of both, for amd64 and arm64, in target/deb.
+deb: cross
+	packaging/deb/make.sh
+
+# Installs the amd64 package, with the programs of the tests, in a clean root file system and runs it there; upgrades,
+# removes and purges it. SUITE=trixie takes another Debian.
+deb-test: PACKAGES := $(DEB_PACKAGES)
+deb-test: deps
+	cargo test --locked --workspace --no-run
+	@built=$${CARGO_TARGET_DIR:-target}; \
+	cargo run --locked --quiet -p joinery-testkit --bin licences -- --target x86_64-unknown-linux-gnu joineryd joinery-board \
+	  >"$$built/licences.txt"; \
+	packaging/deb/test.sh "$$built/debug" "$$built/licences.txt" $(SUITE)
 
 # Measures the release daemon on a bench of its own, about ten minutes, and prints a table. RECORD=1 also writes it to
 # docs/benchmarks.md; ONLY=start|small|hundred|thousands|market|coinjoin|restore measures a part.
@@ -123,10 +135,3 @@ demo: deps tools
 	cargo build --locked --release -p joineryd
 	cargo build --locked -p joinery-testkit --bin regtest
 	built=$${CARGO_TARGET_DIR:-target}; daemon/joineryd/demo.sh "$$built/release/joineryd" "$$built/debug/regtest"
-
-# The image for a card, in target/image: about ten minutes, most of them Debian's packages on an emulated processor, which
-# are kept for the next time. DEB is the arm64 package of the programs.
-image: PACKAGES := $(IMAGE_PACKAGES)
-image: deps
-	@if [ ! -f "$(DEB)" ]; then echo "say DEB=FILE: the arm64 package of joineryd and joinery-board" >&2; exit 1; fi
-	image/build.sh $$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"$$/\1/p' Cargo.toml) $(DEB) target/image
