@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check toolchain deps tools bench fuzz lint unit units suite demo screens cross smoke deb deb-test
+.PHONY: test check toolchain deps tools bench fuzz lint unit units suite demo screens cross smoke deb deb-test image
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
 # onion connections, an IRC server for those of IRC, iproute2 for the test that no name is asked of DNS, a browser for
@@ -17,6 +17,10 @@ SMOKE_PACKAGES := $(CROSS_PACKAGES) qemu-user
 
 # What makes a clean Debian to install the package in, and what looks at the package.
 DEB_PACKAGES := mmdebstrap lintian binutils iproute2
+
+# What the image for a card is made with (docs/image.md).
+IMAGE_PACKAGES := mmdebstrap genimage debian-archive-keyring dosfstools mtools u-boot-tools cpio zstd bmap-tools kmod \
+  e2fsprogs xz-utils systemd fakeroot qemu-user-static binfmt-support
 
 # Fresh clone to green: everything is installed, built, checked and tested.
 test: PACKAGES += $(SMOKE_PACKAGES) $(DEB_PACKAGES)
@@ -65,6 +69,7 @@ unit:
 # The systemd units: no mistakes, and no more rights than they need.
 units: deps
 	systemd/check.sh
+	image/test-settings.sh
 
 # Every test; the last line has the sum of all runs.
 suite:
@@ -135,3 +140,10 @@ demo: deps tools
 	cargo build --locked --release -p joineryd
 	cargo build --locked -p joinery-testkit --bin regtest
 	built=$${CARGO_TARGET_DIR:-target}; daemon/joineryd/demo.sh "$$built/release/joineryd" "$$built/debug/regtest"
+
+# The image for a card, in target/image: about ten minutes, most of them Debian's packages on an emulated processor, which
+# are kept for the next time. DEB is the arm64 package of the programs.
+image: PACKAGES := $(IMAGE_PACKAGES)
+image: deps
+	@if [ ! -f "$(DEB)" ]; then echo "say DEB=FILE: the arm64 package of joineryd and joinery-board (make deb)" >&2; exit 1; fi
+	image/build.sh $$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"$$/\1/p' Cargo.toml) $(DEB) target/image

@@ -1,0 +1,126 @@
+#!/bin/bash
+# Makes Debian's root file system (base.sh) that of the box, in place: our files, our package, the kernel with the
+# modules and the firmware that the boards need, the initrd, units on and off, and out with what no box needs. Runs as
+# root, or what mmdebstrap lets look like it.
+#
+# root.sh ROOT JOINERY.deb VERSION SIGNATURE
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$1 package=$2 version=$3 signature=$4
+: "${SOURCE_DATE_EPOCH:?}"
+export LC_ALL=C TZ=UTC
+umask 022
+
+work=$root/extra
+extract() { # PACKAGE: where its files are
+  mkdir -p "$work/$1"
+  dpkg-deb -x "$work/$1"_*.deb "$work/$1"
+  echo "$work/$1"
+}
+listed() { sed 's/#.*//' "$1"; }
+
+# --- our package, then our files: what the image has of its own wins
+cp "$package" "$work/joinery.deb"
+chroot "$root" dpkg --force-confnew --install /extra/joinery.deb
+tar -C "$here/rootfs" --owner=root:0 --group=root:0 --mode=u+w,go-w -c . | tar -C "$root" -x --no-same-permissions
+if [ -e "$here/rauc/keyring.pem" ]; then cp "$here/rauc/keyring.pem" "$root/etc/rauc/keyring.pem"; fi
+grep -rl @SIGNATURE@ "$here/rootfs" | while read -r file; do
+  sed -i "s/@SIGNATURE@/$signature/g" "$root/${file#"$here/rootfs/"}"
+done
+mkdir -p "$root/etc/joinery"
+ln -sf /run/joinery-box/joineryd.toml "$root/etc/joinery/joineryd.toml"
+
+# --- kernel and modules
+mv "$work"/linux-image-*.deb "$work/kernel_.deb"
+kernel=$(extract kernel)
+release=$(basename "$kernel"/usr/lib/modules/*)
+cp "$kernel/boot/vmlinuz-$release" "$root/boot/Image"
+
+# Copies modules with what they depend on. What is built in needs no copy; an unknown name is an error.
+copy_modules() { # TO, names on standard input
+  local to=$1/usr/lib/modules/$release name path
+  mkdir -p "$to"
+  cp "$kernel/usr/lib/modules/$release/"modules.{order,builtin,builtin.modinfo} "$to"
+  for name in $(cat); do
+    modprobe -d "$kernel/usr" -S "$release" --show-depends "$name" || { echo "root.sh: no module $name" >&2; return 1; }
+  done | sed -n "s#^insmod .*/$release/\(kernel/[^ ]*\).*#\1#p" | sort -u | while read -r path; do
+    install -D -m 0644 "$kernel/usr/lib/modules/$release/$path" "$to/$path"
+  done
+}
+depmod -b "$kernel/usr" "$release"
+listed "$here/modules.txt" | copy_modules "$root"
+depmod -b "$root" "$release"
+
+# --- firmware of the boards' Wi-Fi; /usr/lib/firmware/brcm of Raspberry Pi's own package has what Debian's lacks
+brcm=$(extract firmware-brcm80211)/usr/lib/firmware pi=$(extract raspi-firmware)/usr/lib/firmware
+mkdir -p "$root/usr/lib/firmware"/{brcm,cypress}
+cp -a "$brcm"/cypress/cyfmac43430-sdio.* "$brcm"/cypress/cyfmac43455-sdio.* "$root/usr/lib/firmware/cypress"
+for name in brcmfmac43430-sdio brcmfmac43455-sdio brcmfmac43456-sdio; do
+  for directory in "$pi" "$brcm"; do
+    for file in "$directory/brcm/$name".{bin,clm_blob,txt} "$directory/brcm/$name.raspberrypi,"*; do
+      if [ -e "$file" ] || [ -L "$file" ]; then cp -an "$file" "$root/usr/lib/firmware/brcm"; fi
+    done
+  done
+done
+
+# --- initrd: busybox, a handful of modules, one script
+initrd=$work/initrd
+mkdir -p "$initrd"/{bin,dev,proc,sys,root,usr/lib}
+ln -s usr/lib "$initrd/lib"
+cp "$(extract busybox-static)/usr/bin/busybox" "$initrd/bin/busybox"
+for name in sh mount modprobe cat sed grep sleep switch_root readlink dd od tr; do ln -s busybox "$initrd/bin/$name"; done
+listed "$here/initrd/modules.txt" | sed '/^[[:space:]]*$/d' >"$initrd/modules.load"
+copy_modules "$initrd" <"$initrd/modules.load"
+# Uncompressed: the initrd is compressed as a whole.
+find "$initrd/usr/lib/modules" -name '*.ko.xz' -exec xz -d {} +
+depmod -b "$initrd" "$release"
+sed "s/@SIGNATURE@/$signature/g" "$here/initrd/init" >"$initrd/init"
+chmod 0755 "$initrd/init"
+find "$initrd" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+(cd "$initrd" && find . | sort | cpio --quiet --reproducible -o -H newc -R 0:0) | zstd -q -19 -T1 >"$root/boot/initrd"
+
+# --- units
+on=(systemd-networkd.service systemd-resolved.service systemd-timesyncd.service nftables.service avahi-daemon.service
+  tor.service joinery.target joinery-settings.service joinery-ssh.service joinery-tor-only.service
+  joinery-poweroff.path joinery-close-modules.timer)
+for unit in joineryd.service joinery-board.service joinery-health.service; do
+  if [ -e "$root/usr/lib/systemd/system/$unit" ] || [ -e "$root/etc/systemd/system/$unit" ]; then on+=("$unit"); fi
+done
+systemctl --root="$root" --quiet enable "${on[@]}"
+# Nobody logs in at a console, nothing on the box installs packages or writes a boot menu, nothing waits for a network, and
+# what looks into the kernel stays shut.
+off=(getty@.service serial-getty@.service console-getty.service container-getty@.service autovt@.service getty.target
+  systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer
+  e2scrub_all.timer e2scrub_reap.service wpa_supplicant.service systemd-firstboot.service
+  systemd-hwdb-update.service systemd-update-done.service ldconfig.service systemd-journal-catalog-update.service
+  systemd-pcrphase.service systemd-boot-update.service systemd-growfs-root.service systemd-machine-id-commit.service
+  systemd-logind.service systemd-pstore.service modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service
+  modprobe@configfs.service sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount
+  sys-fs-fuse-connections.mount dev-hugepages.mount proc-sys-fs-binfmt_misc.automount systemd-binfmt.service
+  systemd-remount-fs.service systemd-network-generator.service)
+for unit in "${off[@]}"; do
+  find "$root/etc/systemd/system" -name "$unit" -delete
+  ln -sf /dev/null "$root/etc/systemd/system/$unit"
+done
+ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
+
+# --- what the start finds
+mkdir -p "$root"/{data,boot/firmware,var/lib/joinery}
+: >"$root/etc/machine-id"
+echo joinery >"$root/etc/hostname"
+printf 'IMAGE_ID=joinery\nIMAGE_VERSION=%s\n' "$version" >>"$root/usr/lib/os-release"
+# A box without a clock begins here.
+touch -d "@$SOURCE_DATE_EPOCH" "$root/usr/lib/clock-epoch"
+# No password for anyone, not an empty one either.
+sed -i 's/^\([^:]*\):[^:]*:[0-9]*:/\1:!*:19000:/' "$root/etc/shadow"
+
+# --- the package manifest, while dpkg still knows
+"$here/manifest.sh" "$root" "$version" >"$work/manifest.cdx.json"
+
+# --- out with what no box needs
+chroot "$root" dpkg --purge --force-remove-essential --force-depends --force-remove-protected \
+  apt sqv gpgv debian-archive-keyring 2>/dev/null || true
+rm -rf "$root"/var/lib/apt "$root"/var/cache/* "$root"/var/log/* "$root"/etc/apt "$root"/var/lib/dpkg/*-old \
+  "$root"/etc/*- "$root"/usr/share/doc/*/changelog* "$root"/usr/lib/udev/hwdb.bin "$root"/etc/udev/hwdb.bin \
+  "$root"/usr/share/perl5 "$root"/var/lib/systemd/{catalog,deb-systemd-helper-enabled,deb-systemd-helper-masked} \
+  "$root"/usr/lib/systemd/catalog "$root"/tmp/* "$root"/run/* "$root"/etc/.pwd.lock "$root"/etc/init.d "$root"/etc/rc*.d
