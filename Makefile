@@ -142,8 +142,9 @@ demo: deps tools
 	built=$${CARGO_TARGET_DIR:-target}; daemon/joineryd/demo.sh "$$built/release/joineryd" "$$built/debug/regtest"
 
 # The image for a card, in target/image: about ten minutes, most of them Debian's packages on an emulated processor, which
-# are kept for the next time. DEB is the arm64 package of the programs.
-image: PACKAGES := $(IMAGE_PACKAGES)
-image: deps
-	@if [ ! -f "$(DEB)" ]; then echo "say DEB=FILE: the arm64 package of joineryd and joinery-board (make deb)" >&2; exit 1; fi
-	image/build.sh $$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"$$/\1/p' Cargo.toml) $(DEB) target/image
+# are kept for the next time. DEB=FILE takes an arm64 package that is there already.
+image: PACKAGES := $(CROSS_PACKAGES) $(IMAGE_PACKAGES)
+image: deps $(if $(DEB),,deb)
+	version=$$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"$$/\1/p' Cargo.toml); \
+	built=$${CARGO_TARGET_DIR:-target}; package="$(DEB)"; \
+	image/build.sh "$$version" "$${package:-$$built/deb/joinery_$$version-1_arm64.deb}" "$$built/image"

@@ -60,7 +60,8 @@ base=$cache/base-$key.tar
 if [ "${FRESH:-0}" = 1 ]; then rm -f "$base"; fi
 if [ ! -e "$base" ]; then
   find "$cache" -maxdepth 1 -name 'base-*.tar*' -delete
-  "$here/base.sh" "$base"
+  # Not the time of the commit: what is kept from an earlier one must not differ. The day of Debian 13's release.
+  SOURCE_DATE_EPOCH=1754697600 "$here/base.sh" "$base"
 fi
 
 # --- the root file system
