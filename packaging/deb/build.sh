@@ -68,6 +68,7 @@ units=usr/lib/systemd/system
 for unit in "$root"/systemd/*.service "$root"/systemd/*.path "$root"/systemd/*.target; do
   [ -e "$unit" ] && put 0644 "$unit" "$units/$(basename "$unit")"
 done
+put 0755 "$root/systemd/resume-key" usr/lib/joinery/resume-key
 put 0644 "$root/systemd/joinery.sysusers" usr/lib/sysusers.d/joinery.conf
 put 0644 "$root/systemd/joinery.tmpfiles" usr/lib/tmpfiles.d/joinery.conf
 put 0644 "$root/systemd/60-joinery-board.rules" usr/lib/udev/rules.d/60-joinery-board.rules

@@ -1,7 +1,7 @@
 //! Everything the handlers share, handed to them explicitly.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use joinery_wallet::chain::{ChainSource, ChainStatus};
@@ -17,8 +17,10 @@ use crate::auth::Tokens;
 use crate::config::ApiConfig;
 use crate::consent::{Consent, KeptAddress};
 use crate::error::ApiError;
+use crate::glance::TransactionGlance;
 use crate::hub::Hub;
 use crate::order_book::OrderBook;
+use crate::resume::Resume;
 use crate::roles::{RoleBoard, RoleRunner};
 use crate::sends::Sends;
 use crate::settings::Settings;
@@ -31,6 +33,8 @@ pub(crate) struct LoadedWallet {
     /// Random: tells this loading from any other, also after a restart.
     pub(crate) loading: u64,
     pub(crate) handle: WalletHandle,
+    /// The transaction that was seen or confirmed last since it was loaded.
+    pub(crate) newest: Mutex<Option<TransactionGlance>>,
     /// Tells the task that turns wallet events into websocket news that no more will come.
     pub(crate) closed: CancellationToken,
     /// That task has passed on the last one.
@@ -40,6 +44,14 @@ pub(crate) struct LoadedWallet {
 impl LoadedWallet {
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.handle.snapshot()
+    }
+
+    pub(crate) fn newest_transaction(&self) -> Option<TransactionGlance> {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note_transaction(&self, transaction: TransactionGlance) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(transaction);
     }
 }
 
@@ -59,6 +71,7 @@ pub struct AppState {
     pub(crate) sends: Arc<Sends>,
     pub(crate) consent: Arc<Consent>,
     pub(crate) kept_address: KeptAddress,
+    pub(crate) resume: Resume,
     pub(crate) order_book: OrderBook,
     pub(crate) board: Arc<RoleBoard>,
     runner: std::sync::OnceLock<Arc<dyn RoleRunner>>,
@@ -90,6 +103,7 @@ impl AppState {
             sends: Arc::new(Sends::new(config.clock.clone())),
             consent: Consent::new(config.consent),
             kept_address: KeptAddress::default(),
+            resume: Resume::new(config.resume.clone()),
             order_book: OrderBook::new(config.clock.clone(), config.market.clone()),
             board: RoleBoard::new(Arc::clone(&hub)),
             runner: std::sync::OnceLock::new(),

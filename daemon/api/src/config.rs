@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use joinery_wallet::directory::SealingKey;
+
 use crate::clock::Clock;
 use crate::consent::ConsentRules;
 use crate::order_book::MarketView;
@@ -48,6 +50,8 @@ pub struct ApiConfig {
     pub market: Option<MarketView>,
     /// What has to be approved at the box.
     pub consent: ConsentRules,
+    /// With what a running maker's wallet is sealed, so that it can go on after a power cut; `None`: it cannot.
+    pub resume: Option<Arc<SealingKey>>,
     /// The time.
     pub clock: Clock,
 }
@@ -71,6 +75,7 @@ impl ApiConfig {
             websocket_ping: Duration::from_secs(30),
             market: None,
             consent: ConsentRules::default(),
+            resume: None,
             clock: Clock::system(),
         }
     }

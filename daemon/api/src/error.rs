@@ -75,6 +75,9 @@ pub enum ApiError {
     /// Direct send or freeze while a role runs.
     #[error("not allowed while a taker or maker runs")]
     ActionNotAllowed,
+    /// The wallet is open for the maker only.
+    #[error("the wallet is open for the maker only")]
+    PasswordNeeded,
     /// Body or parameter invalid.
     #[error("invalid {field}: {code}")]
     InvalidRequest {
@@ -287,6 +290,11 @@ impl ApiError {
             Self::ActionNotAllowed => {
                 new(S::BAD_REQUEST, "Action not allowed", "action_not_allowed")
             }
+            Self::PasswordNeeded => new(
+                S::CONFLICT,
+                "The wallet was opened at the box, for earning only. Unlock it with the password.",
+                "password_needed",
+            ),
             Self::InvalidRequest { field, code, reason } => {
                 let details = match reason {
                     Some(reason) => json!({"field": field, "reason": reason}),
@@ -498,7 +506,7 @@ impl From<SendError> for ApiError {
             SendError::Uncertain => Self::SendUncertain,
             SendError::Store(error) => Self::storage(&error),
             SendError::Closed => Self::NoWallet("locked_meanwhile"),
-            SendError::MakerOnly => Self::ActionNotAllowed,
+            SendError::MakerOnly => Self::PasswordNeeded,
             other => {
                 tracing::error!(error = %other, "payment failed");
                 Self::Internal("send_failed")
@@ -527,6 +535,13 @@ mod tests {
                 400,
                 "Action not allowed",
                 "action_not_allowed",
+                Value::Null,
+            ),
+            (
+                ApiError::PasswordNeeded,
+                409,
+                "The wallet was opened at the box, for earning only. Unlock it with the password.",
+                "password_needed",
                 Value::Null,
             ),
             (
@@ -788,7 +803,7 @@ mod tests {
             assert_eq!(body["error_description"], json!(refresh), "{name}");
         }
         // One discriminant for each variant: whoever adds one is told to add its row.
-        assert_eq!(seen.len(), 36, "a variant of ApiError has no row in this table");
+        assert_eq!(seen.len(), 37, "a variant of ApiError has no row in this table");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use joinery_wallet::bitcoin::Amount;
+use joinery_wallet::bitcoin::{Amount, Txid};
 use joinery_wallet::chain::ChainStatus;
 use joinery_wallet::round::{Round, RoundRole};
+use joinery_wallet::service::Effect;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -33,6 +34,8 @@ pub struct Glance {
     pub height: Option<u32>,
     /// All coins of the open wallet.
     pub balance: Option<Amount>,
+    /// The transaction of the open wallet that was seen or confirmed last since it was opened.
+    pub transaction: Option<TransactionGlance>,
     /// The codes of `warnings` in `/session`.
     pub warnings: Vec<&'static str>,
     /// The coinjoin that runs.
@@ -41,6 +44,17 @@ pub struct Glance {
     pub maker: Option<MakerGlance>,
     /// What waits for the person at the box.
     pub pending: Option<Arc<PendingRequest>>,
+}
+
+/// A transaction when it was seen or confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionGlance {
+    /// Its id.
+    pub txid: Txid,
+    /// 0 in the mempool.
+    pub confirmations: u32,
+    /// What it does to the wallet.
+    pub effect: Effect,
 }
 
 /// A coinjoin at one moment.
@@ -105,6 +119,7 @@ impl AppState {
             sync,
             height: height.or_else(|| chain.tip.map(|tip| tip.height)),
             balance: snapshot.map(|snapshot| snapshot.coins.iter().map(|coin| coin.value).sum()),
+            transaction: wallet.as_ref().and_then(|wallet| wallet.newest_transaction()),
             chain,
             warnings: warnings(self),
             taker: self.board.taker_glance().filter(|_| role == Some(Role::Taker)),

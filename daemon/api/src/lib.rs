@@ -28,6 +28,7 @@ mod number;
 mod order_book;
 mod origin;
 mod peer;
+mod resume;
 mod roles;
 mod sends;
 mod settings;
@@ -45,7 +46,7 @@ pub use body::MAX_BODY;
 pub use clock::{Clock, ManualClock};
 pub use config::{ApiConfig, CertificateEnd, LogTail};
 pub use consent::{Asked, Consent, ConsentRules, Payment, PendingRequest, Refusal, Seat};
-pub use glance::{Changes, Glance, MakerGlance, TakerGlance};
+pub use glance::{Changes, Glance, MakerGlance, TakerGlance, TransactionGlance};
 pub use order_book::MarketView;
 pub use roles::{MakerDesk, MakerReach, MakerRun, RoleRunner, TakerDesk, TakerRun};
 pub use settings::{

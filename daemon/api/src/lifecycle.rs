@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use joinery_wallet::chain::ChainSource;
 use joinery_wallet::directory::{
@@ -27,6 +27,7 @@ use crate::auth::TokenPair;
 use crate::consent::{Approval, Asked};
 use crate::dto::transaction::tx_details;
 use crate::error::ApiError;
+use crate::glance::TransactionGlance;
 use crate::hub::{Hub, News};
 
 /// What create and recover ask for.
@@ -56,7 +57,7 @@ async fn detached<T: Send + 'static>(
 }
 
 /// Runs blocking work (key derivation, files) off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let span = tracing::Span::current();
@@ -70,7 +71,7 @@ fn right(matches: bool) -> Result<(), ApiError> {
     if matches { Ok(()) } else { Err(ApiError::InvalidCredentials) }
 }
 
-fn open_wallet(
+pub(crate) fn open_wallet(
     keys: OpenedKeys,
     options: OpenOptions,
 ) -> Result<(WalletHandle, broadcast::Receiver<WalletEvent>), ApiError> {
@@ -87,7 +88,7 @@ fn open_wallet(
 }
 
 impl AppState {
-    fn options(&self) -> OpenOptions {
+    pub(crate) fn options(&self, mode: SessionMode) -> OpenOptions {
         OpenOptions {
             policy: self.settings.policy(),
             chain: Arc::clone(&self.chain) as Arc<dyn ChainSource>,
@@ -95,7 +96,7 @@ impl AppState {
             fresh: false,
             recovered: false,
             prune_above: PRUNE_ABOVE,
-            mode: SessionMode::Full,
+            mode,
         }
     }
 
@@ -126,7 +127,7 @@ impl AppState {
                 min_gap: new.scan_range,
                 fresh: new.phrase.is_none(),
                 recovered: new.phrase.is_some(),
-                ..app.options()
+                ..app.options(SessionMode::Full)
             };
             let (handle, events, phrase) = blocking(move || {
                 let extension = new.extension.as_ref().map(ExposeSecret::expose_secret);
@@ -225,12 +226,12 @@ impl AppState {
         let still_good = || approval.as_ref().map_or(Ok(()), |it| self.consent.still_good(it));
         still_good()?;
         if let Some(wallet) = self.loaded_as(&name) {
-            right(wallet.handle.verify_password(password).await?)?;
+            right(wallet.handle.unlock(password).await?)?;
             still_good()?;
             return Ok(self.tokens.login());
         }
         let directory = self.directory.clone();
-        let options = self.options();
+        let options = self.options(SessionMode::Full);
         // Up to here nothing of the loaded wallet is touched, so that an error leaves it as it is.
         let (handle, events) = blocking(move || {
             let keys = directory.open(&name, &password)?;
@@ -260,6 +261,7 @@ impl AppState {
             if app.wallet.load().is_some() {
                 app.unload(None).await;
             }
+            app.forget_resume().await;
             Ok(())
         });
         if outcome.await.is_err() {
@@ -278,6 +280,7 @@ impl AppState {
             }
             app.loaded(&name)?;
             app.unload(None).await;
+            app.forget_resume().await;
             Ok(true)
         })
         .await
@@ -306,6 +309,9 @@ impl AppState {
                 let epoch = app.tokens.reset(Some(&name));
                 app.hub.publish(News::KeysReset(epoch));
             }
+            if matches!(outcome, Ok(()) | Err(ChangePasswordError::NotDurable(_))) {
+                app.keep_new_password(&wallet).await;
+            }
             outcome?;
             tracing::info!(wallet = name, "password changed");
             Ok(app.tokens.login())
@@ -313,15 +319,28 @@ impl AppState {
         .await
     }
 
-    /// Puts a wallet into place, out of which the one before it is taken first.
+    /// Puts a wallet into place that somebody opened with its password, and logs that one in.
     async fn load(
         &self,
         handle: WalletHandle,
         events: broadcast::Receiver<WalletEvent>,
     ) -> TokenPair {
+        self.put_in_place(handle, events).await;
+        // That person decides what runs.
+        self.forget_resume().await;
+        self.tokens.login()
+    }
+
+    /// Puts a wallet into place, out of which the one before it is taken first.
+    pub(crate) async fn put_in_place(
+        &self,
+        handle: WalletHandle,
+        events: broadcast::Receiver<WalletEvent>,
+    ) {
         let wallet = Arc::new(LoadedWallet {
             loading: rand::random(),
             handle,
+            newest: Mutex::default(),
             closed: CancellationToken::new(),
             drained: CancellationToken::new(),
         });
@@ -331,7 +350,6 @@ impl AppState {
         self.tasks.spawn(pump(events, Arc::clone(&self.hub), network, wallet));
         // Without its name: logs are shown to people who help.
         tracing::info!("wallet opened");
-        self.tokens.login()
     }
 
     /// Takes the loaded wallet out, perhaps for another one: ends roles, kills tokens, closes the wallet,
@@ -363,7 +381,9 @@ async fn pump(
 ) {
     let _drained = wallet.drained.clone().drop_guard();
     let say = |event| {
-        if let WalletEvent::Transaction { transaction, confirmations } = event {
+        if let WalletEvent::Transaction { transaction, confirmations, effect } = event {
+            let txid = transaction.compute_txid();
+            wallet.note_transaction(TransactionGlance { txid, confirmations, effect });
             let details = tx_details(&transaction, network, Some(confirmations), None);
             hub.publish_json(&serde_json::json!({"txid": details.txid, "txdetails": details}));
         }
@@ -469,7 +489,8 @@ impl From<ServiceError> for ApiError {
             ),
             ServiceError::LabelTooLong(_) => Self::invalid("label"),
             ServiceError::UnknownPath => Self::invalid("hd_path"),
-            ServiceError::HeldByRound { .. } | ServiceError::MakerOnly => Self::ActionNotAllowed,
+            ServiceError::HeldByRound { .. } => Self::ActionNotAllowed,
+            ServiceError::MakerOnly => Self::PasswordNeeded,
             ServiceError::Store(error) => Self::storage(&error),
             error => {
                 tracing::error!(error = &error as &dyn std::error::Error, "wallet call failed");

@@ -8,6 +8,7 @@ mod certificate;
 mod channels;
 mod cli;
 mod config;
+mod credential;
 mod daemon;
 mod datadir;
 mod directory;

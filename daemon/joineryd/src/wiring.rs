@@ -13,6 +13,7 @@ use joinery_wallet::directory::WalletDirectory;
 
 use crate::certificate::{self, Certificate};
 use crate::config::{self, Config};
+use crate::credential;
 use crate::datadir::{DataDir, private_directory};
 use crate::exit::{Exit, Failure, OrExit};
 use crate::logging::LogTail;
@@ -55,6 +56,11 @@ pub(crate) fn build(
     let wallets = WalletDirectory::new(directory.wallets(), config.network, config.wallet.kdf)
         .or_exit(Exit::DataDirectory)?
         .keep_legacy(config.wallet.keep_legacy);
+    let resume = if config.board.resume { credential::resume_key() } else { None };
+    if resume.is_none() {
+        // Switched off, or without the key that opened it: nothing of it stays.
+        wallets.forget_sealed().or_exit(Exit::DataDirectory)?;
+    }
     let logs = directory.path().join("logs");
     private_directory(&logs).or_exit(Exit::DataDirectory)?;
     let settings_path = directory.path().join("settings.json");
@@ -77,6 +83,7 @@ pub(crate) fn build(
             Arc::new(move || end)
         }),
         consent: config.board.rules,
+        resume,
         failed_unlocks: Some(directory.path().join("failed_unlocks")),
         ..ApiConfig::new(env!("CARGO_PKG_VERSION"))
     };
@@ -95,6 +102,7 @@ pub(crate) fn build(
         statement: statement.clone(),
     });
     state.set_roles(Arc::new(Runner(Arc::clone(&roles))));
+    state.resume_after_power_cut();
     Ok(Daemon {
         router: joinery_api::router(&state),
         websocket_router: joinery_api::websocket_router(&state),

@@ -3,98 +3,11 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use serde_json::{Value, json};
-use support::board::{home_with_board, socket};
+use serde_json::json;
+use support::board::home_with_board;
 use support::client::PASSWORD;
-use support::{Answer, Client, Home, until};
-
-/// The board's program, beside the daemon's; built if it is not there as it should be.
-fn board_program() -> PathBuf {
-    let daemon = Path::new(env!("CARGO_BIN_EXE_joineryd"));
-    let profile = daemon.parent().unwrap();
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "joinery-board", "--target-dir"])
-        .arg(profile.parent().unwrap())
-        .status();
-    assert!(built.unwrap().success(), "joinery-board cannot be built");
-    profile.join("joinery-board")
-}
-
-/// A board process; ended when dropped.
-struct Board {
-    child: Child,
-    hand: ChildStdin,
-    /// What it told last of the screen, and of the light.
-    last: Arc<Mutex<(String, String)>>,
-}
-
-impl Board {
-    fn start(home: &Home) -> Self {
-        let pictures = home.log().with_file_name("pictures");
-        let mut child = Command::new(board_program())
-            .arg("--socket")
-            .arg(socket(home))
-            .args(["--backend", "png"])
-            .arg(pictures)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let last = Arc::<Mutex<(String, String)>>::default();
-        let (told, lines) = (Arc::clone(&last), BufReader::new(child.stdout.take().unwrap()));
-        std::thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                let line: Value = serde_json::from_str(&line).unwrap();
-                let mut last = told.lock().unwrap();
-                if let Some(screen) = line["screen"].as_str() {
-                    screen.clone_into(&mut last.0);
-                }
-                if let Some(led) = line["led"].as_str() {
-                    led.clone_into(&mut last.1);
-                }
-            }
-        });
-        let hand = child.stdin.take().unwrap();
-        Self { child, hand, last }
-    }
-
-    async fn screen(&self, name: &str) {
-        let shown = || async { (self.last.lock().unwrap().0 == name).then_some(()) };
-        until(&format!("screen {name}"), shown).await;
-    }
-
-    async fn light(&self, name: &str) {
-        let shown = || async { (self.last.lock().unwrap().1 == name).then_some(()) };
-        until(&format!("light {name}"), shown).await;
-    }
-
-    fn press(&mut self, seconds: &str) {
-        writeln!(self.hand, "press {seconds}").unwrap();
-    }
-
-    /// Presses as long as it takes: a press means a request only when it was on the panel for a while.
-    async fn press_until_gone(&mut self, screen: &str) {
-        let mut pace = tokio::time::interval(Duration::from_millis(1_000));
-        while self.last.lock().unwrap().0 == screen {
-            pace.tick().await;
-            self.press("0.1");
-        }
-    }
-}
-
-impl Drop for Board {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::real_board::RealBoard;
+use support::{Answer, Client, Home};
 
 async fn try_unlock(client: &Client) -> Answer {
     client.post("/wallet/box.jmdat/unlock", json!({"password": PASSWORD})).await
@@ -103,7 +16,7 @@ async fn try_unlock(client: &Client) -> Answer {
 #[tokio::test]
 async fn boot_pair_unlock_and_lock_with_the_real_board() {
     let home = home_with_board(Home::new(), "approve = [\"unlock\"]");
-    let mut board = Board::start(&home);
+    let mut board = RealBoard::start(&home);
     board.screen("starting").await;
     let daemon = home.start();
     board.screen("pairing").await;

@@ -1,6 +1,8 @@
 //! `POST /wallet/{walletname}/maker/start` (`spec/api.md` 6.16): checks what can be known at once, then the maker goes
 //! on by itself.
 
+use std::sync::Arc;
+
 use axum::Json;
 use http::StatusCode;
 use joinery_proto::maker_offers::Spread;
@@ -13,10 +15,11 @@ use serde_json::{Value, json};
 
 use super::{App, Params, State, largest_offerable};
 use crate::activity::Role;
+use crate::app::{AppState, LoadedWallet};
 use crate::auth::Authenticated;
 use crate::body::{Object, RawBody};
 use crate::error::ApiError;
-use crate::roles::MakerRun;
+use crate::roles::{MakerRun, RoleRunner};
 
 /// What an offer type says about the addresses of its maker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,14 +92,75 @@ fn spread(body: &Object) -> Result<Option<Spread>, ApiError> {
     }))
 }
 
+/// Everything that a body may say.
+const KEYS: [&str; 8] = [
+    "ordertype",
+    "txfee",
+    "cjfee_a",
+    "cjfee_r",
+    "minsize",
+    "cjfee_factor",
+    "size_factor",
+    "txfee_factor",
+];
+
+/// A maker as it was asked for.
+#[derive(Debug)]
+pub(crate) struct MakerStart {
+    prefix: Prefix,
+    terms: MakerTerms,
+    /// The body, for the next start of the daemon.
+    body: Value,
+}
+
+impl MakerStart {
+    fn read(body: &Object) -> Result<Self, ApiError> {
+        let (prefix, terms) = terms(body)?;
+        let said = KEYS.iter().filter_map(|key| Some(((*key).to_owned(), body.get(key)?.clone())));
+        Ok(Self { prefix, terms, body: Value::Object(said.collect()) })
+    }
+
+    /// Reads what an earlier daemon kept; `None` when this one does not understand it.
+    pub(crate) fn restore(kept: &[u8]) -> Option<Self> {
+        let body: serde_json::Map<String, Value> = serde_json::from_slice(kept).ok()?;
+        Self::read(&Object::new(body)).ok()
+    }
+
+    /// Checks what can be known at once, and lets the maker go on by itself.
+    pub(crate) fn begin(
+        &self,
+        app: &Arc<AppState>,
+        wallet: &Arc<LoadedWallet>,
+    ) -> Result<(), ApiError> {
+        let &Self { prefix, terms, ref body } = self;
+        let (rules, roles) = check(app, wallet, prefix, &terms)?;
+        let guard = app.activity.begin(Role::Maker).ok_or(ApiError::ServiceAlreadyStarted)?;
+        app.keep_for_resume(wallet, body, guard.stopped().clone());
+        let desk = app.board.maker_desk(guard);
+        let (wallet, settings) = (wallet.handle.clone(), app.settings.roles());
+        roles.maker(MakerRun { wallet, terms, rules, settings, desk });
+        Ok(())
+    }
+}
+
 pub(super) async fn handle(
     State(app): App,
     _caller: Authenticated,
     Params(name): Params<String>,
     body: RawBody,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let (prefix, terms) = terms(&body.object()?)?;
+    let start = MakerStart::read(&body.object()?)?;
     let wallet = app.loaded(&name)?;
+    start.begin(&app, &wallet)?;
+    Ok((StatusCode::ACCEPTED, Json(json!({}))))
+}
+
+fn check<'a>(
+    app: &'a AppState,
+    wallet: &LoadedWallet,
+    prefix: Prefix,
+    terms: &MakerTerms,
+) -> Result<(CoinRules, &'a Arc<dyn RoleRunner>), ApiError> {
     let snapshot = wallet.snapshot();
     let nested = snapshot.wallet_type == WalletType::NestedSegwit;
     match prefix {
@@ -121,23 +185,15 @@ pub(super) async fn handle(
     }
     let policy = app.settings.policy().load_full();
     let rules = CoinRules { merge_algorithm: policy.merge_algorithm, ..CoinRules::default() };
-    check_start(&terms, &rules, &WalletView::from(&*snapshot)).map_err(
-        |refusal| match refusal {
-            StartRefusal::NoCoins => ApiError::NoCoinsForMaker,
-            StartRefusal::MinimumTooLarge => ApiError::MinsizeTooLarge {
-                minsize: terms.min_size,
-                maxsize: largest
-                    .saturating_sub(terms.tx_fee.max(joinery_proto::offer::DUST_THRESHOLD)),
-            },
-            refusal => ApiError::invalid_because("ordertype", refusal.code(), refusal.to_string()),
+    check_start(terms, &rules, &WalletView::from(&*snapshot)).map_err(|refusal| match refusal {
+        StartRefusal::NoCoins => ApiError::NoCoinsForMaker,
+        StartRefusal::MinimumTooLarge => ApiError::MinsizeTooLarge {
+            minsize: terms.min_size,
+            maxsize: largest.saturating_sub(terms.tx_fee.max(joinery_proto::offer::DUST_THRESHOLD)),
         },
-    )?;
-    let roles = app.roles("maker_not_available")?;
-    let guard = app.activity.begin(Role::Maker).ok_or(ApiError::ServiceAlreadyStarted)?;
-    let desk = app.board.maker_desk(guard);
-    let (wallet, settings) = (wallet.handle.clone(), app.settings.roles());
-    roles.maker(MakerRun { wallet, terms, rules, settings, desk });
-    Ok((StatusCode::ACCEPTED, Json(json!({}))))
+        refusal => ApiError::invalid_because("ordertype", refusal.code(), refusal.to_string()),
+    })?;
+    Ok((rules, app.roles("maker_not_available")?))
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ pub(super) async fn handle(
     Params(name): Params<String>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     app.loaded(&name)?;
-    if app.activity.stop(Role::Maker) {
+    let was_running = app.activity.stop(Role::Maker);
+    // Also one that waits for its coins after a power cut.
+    app.forget_resume().await;
+    if was_running {
         Ok((StatusCode::ACCEPTED, Json(json!({}))))
     } else {
         Err(ApiError::ServiceNotStarted)

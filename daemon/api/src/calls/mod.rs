@@ -61,6 +61,7 @@ use crate::app::AppState;
 use crate::body::Object;
 use crate::error::ApiError;
 use crate::settings::tx_fees_of;
+pub(crate) use maker_start::MakerStart;
 pub(crate) use routes::{api, order_book};
 pub(crate) use session::warnings;
 

@@ -2,6 +2,7 @@
 //! here may wait for the wallet, the disk or the network.
 
 use axum::Json;
+use joinery_wallet::service::SessionMode;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -32,6 +33,8 @@ pub(super) struct Session {
     backend_synced: bool,
     /// Additive: conditions that a person should know of.
     warnings: Vec<&'static str>,
+    /// Additive: the wallet was opened at the box without its password, for earning only.
+    maker_only: bool,
     #[serde(flatten)]
     maker: MakerExtras,
 }
@@ -85,6 +88,9 @@ pub(super) async fn handle(
         backend_synced: app.chain_status().connected
             && snapshot.as_ref().is_none_or(|snapshot| snapshot.sync.complete),
         warnings: warnings(&app),
+        maker_only: wallet
+            .as_ref()
+            .is_some_and(|wallet| wallet.handle.mode() == SessionMode::MakerOnly),
         maker: MakerExtras::new(
             maker.as_deref().filter(|_| authenticated),
             app.board.maker_error().filter(|_| authenticated),

@@ -3,6 +3,9 @@
 //! One request waits at a time. It has an id that was never used before, a deadline, and ends in exactly one verdict;
 //! a press for another id, or after the end, approves nothing. Without a board that can show the request nothing waits:
 //! it is refused at once. Nothing here knows the socket: the daemon's board bridge holds the [`Seat`].
+//!
+//! Besides there may be one standing request, which nobody but the daemon itself makes: to go on as a maker after a power
+//! cut. It has no deadline, waits also while no board is there, and is shown whenever nothing else waits.
 
 mod coinjoin;
 mod quote;
@@ -72,6 +75,7 @@ struct Inner {
     /// Whether the connected board has a panel that works; `None` without a board.
     panel: Option<bool>,
     waiting: Option<Waiting>,
+    standing: Option<Waiting>,
     /// Raised whenever the button was held.
     epoch: u64,
     /// The daemon ends: nothing waits any more.
@@ -150,7 +154,7 @@ impl Consent {
         from: Option<IpAddr>,
     ) -> Result<Approval, Refusal> {
         let (mut verdict, ticket) = self.begin(asked, from)?;
-        let deadline = ticket.as_ref().map(|ticket| ticket.deadline);
+        let deadline = ticket.as_ref().and_then(|ticket| ticket.deadline);
         let expired = async {
             match deadline {
                 Some(deadline) => sleep_until(deadline).await,
@@ -167,11 +171,30 @@ impl Consent {
             (None, Some(ticket)) => ticket.end(Refusal::TimedOut),
             (end, _) => end,
         };
-        match end {
-            Some(Verdict::Approved { epoch }) => Ok(Approval { epoch }),
-            Some(Verdict::Refused(refusal)) => Err(refusal),
-            None => Err(Refusal::Withdrawn),
-        }
+        outcome(end)
+    }
+
+    /// Asks the person at the box for as long as it takes, whenever nothing else waits. When this future is dropped, the
+    /// request is withdrawn.
+    ///
+    /// # Errors
+    /// [`Refusal::Refused`] by a hold, [`Refusal::Withdrawn`] when the daemon ends, [`Refusal::Busy`] when another one
+    /// stands.
+    pub(crate) async fn ask_standing(self: &Arc<Self>, asked: Asked) -> Result<Approval, Refusal> {
+        let (mut verdict, _ticket) = {
+            let mut inner = self.lock();
+            if inner.closed {
+                return Err(Refusal::Withdrawn);
+            }
+            if inner.standing.is_some() {
+                return Err(Refusal::Busy);
+            }
+            let (waiting, receiver, ticket) = self.waiting(asked, None, None);
+            inner.standing = Some(waiting);
+            self.show(&inner);
+            (receiver, ticket)
+        };
+        outcome(verdict.wait_for(Option::is_some).await.ok().and_then(|end| *end))
     }
 
     /// Refuses what was approved before the button was held.
@@ -198,20 +221,55 @@ impl Consent {
             };
         }
         let deadline = Instant::now() + self.rules.patience;
+        let (waiting, receiver, ticket) = self.waiting(asked, from, Some(deadline));
+        inner.waiting = Some(waiting);
+        self.show(&inner);
+        Ok((receiver, Some(ticket)))
+    }
+
+    /// A new request.
+    fn waiting(
+        self: &Arc<Self>,
+        asked: Asked,
+        from: Option<IpAddr>,
+        deadline: Option<Instant>,
+    ) -> (Waiting, watch::Receiver<Option<Verdict>>, Ticket) {
         let id = format!("{}-{:032x}", asked.kind(), rand::random::<u128>());
         let request = Arc::new(PendingRequest { id: id.clone(), asked, from, deadline });
         let verdict = watch::Sender::new(None);
         let receiver = verdict.subscribe();
-        inner.waiting = Some(Waiting { request: Arc::clone(&request), verdict });
-        self.view.send_replace(Some(request));
-        Ok((receiver, Some(Ticket { consent: Arc::clone(self), id, deadline })))
+        let ticket = Ticket { consent: Arc::clone(self), id, deadline };
+        (Waiting { request, verdict }, receiver, ticket)
+    }
+
+    /// Lets the board show what waits.
+    fn show(&self, inner: &Inner) {
+        let shown = inner.shown().map(|waiting| Arc::clone(&waiting.request));
+        self.view.send_if_modified(|view| {
+            let changed = *view != shown;
+            *view = shown;
+            changed
+        });
     }
 
     /// Ends the request that waits if it is this one and nothing has ended it before.
     fn decide(&self, inner: &mut Inner, fits: impl FnOnce(&PendingRequest) -> bool, end: Verdict) {
         if let Some(waiting) = inner.waiting.take_if(|waiting| fits(&waiting.request)) {
             waiting.verdict.send_replace(Some(end));
-            self.view.send_replace(None);
+            self.show(inner);
+        }
+    }
+
+    /// The same for the standing request.
+    fn decide_standing(
+        &self,
+        inner: &mut Inner,
+        fits: impl FnOnce(&PendingRequest) -> bool,
+        end: Verdict,
+    ) {
+        if let Some(standing) = inner.standing.take_if(|standing| fits(&standing.request)) {
+            standing.verdict.send_replace(Some(end));
+            self.show(inner);
         }
     }
 
@@ -220,6 +278,7 @@ impl Consent {
         let mut inner = self.lock();
         inner.epoch += 1;
         self.decide(&mut inner, |_| true, Verdict::Refused(Refusal::Refused));
+        self.decide_standing(&mut inner, |_| true, Verdict::Refused(Refusal::Refused));
     }
 
     /// The open wallet is taken out: its payment that waits is not made.
@@ -233,10 +292,32 @@ impl Consent {
         let mut inner = self.lock();
         inner.closed = true;
         self.decide(&mut inner, |_| true, Verdict::Refused(Refusal::Withdrawn));
+        self.decide_standing(&mut inner, |_| true, Verdict::Refused(Refusal::Withdrawn));
+    }
+}
+
+fn outcome(end: Option<Verdict>) -> Result<Approval, Refusal> {
+    match end {
+        Some(Verdict::Approved { epoch }) => Ok(Approval { epoch }),
+        Some(Verdict::Refused(refusal)) => Err(refusal),
+        None => Err(Refusal::Withdrawn),
     }
 }
 
 impl Inner {
+    /// What a board shows: one request at a time.
+    const fn shown(&self) -> Option<&Waiting> {
+        match &self.waiting {
+            Some(waiting) => Some(waiting),
+            None => self.standing.as_ref(),
+        }
+    }
+
+    fn find(&self, fits: impl Fn(&PendingRequest) -> bool) -> Option<&Waiting> {
+        let mut all = self.waiting.iter().chain(&self.standing);
+        all.find(|waiting| fits(&waiting.request))
+    }
+
     /// Whether the box could show a request now.
     const fn able(&self) -> Result<(), Refusal> {
         match self.panel {
@@ -253,16 +334,18 @@ impl Inner {
 struct Ticket {
     consent: Arc<Consent>,
     id: String,
-    deadline: Instant,
+    deadline: Option<Instant>,
 }
 
 impl Ticket {
     /// Ends the request unless it has ended; how it ended.
     fn end(&self, refusal: Refusal) -> Option<Verdict> {
         let mut inner = self.consent.lock();
-        let waiting = inner.waiting.as_ref().filter(|waiting| waiting.request.id == self.id)?;
-        let mut receiver = waiting.verdict.subscribe();
-        self.consent.decide(&mut inner, |_| true, Verdict::Refused(refusal));
+        let (end, ours) =
+            (Verdict::Refused(refusal), |request: &PendingRequest| request.id == self.id);
+        let mut receiver = inner.find(ours)?.verdict.subscribe();
+        self.consent.decide(&mut inner, ours, end);
+        self.consent.decide_standing(&mut inner, ours, end);
         *receiver.borrow_and_update()
     }
 }
@@ -296,19 +379,27 @@ impl Seat {
         let mut inner = self.consent.lock();
         let now = Instant::now();
         let able = inner.panel == Some(true);
-        let fits = |request: &PendingRequest| able && request.id == id && now < request.deadline;
-        let found = inner.waiting.as_ref().is_some_and(|waiting| fits(&waiting.request));
-        let epoch = inner.epoch;
-        self.consent.decide(&mut inner, fits, Verdict::Approved { epoch });
+        let fits = |request: &PendingRequest| able && request.id == id && request.is_in_time(now);
+        // Not the standing one while another is on the panel.
+        let found = inner.shown().is_some_and(|waiting| fits(&waiting.request));
+        if found {
+            let end = Verdict::Approved { epoch: inner.epoch };
+            self.consent.decide(&mut inner, fits, end);
+            self.consent.decide_standing(&mut inner, fits, end);
+        }
         found
     }
 
     /// Refuses the request of this id; false when it is not the one that waits.
     pub fn refuse(&self, id: &str) -> bool {
         let mut inner = self.consent.lock();
-        let found = inner.waiting.as_ref().is_some_and(|waiting| waiting.request.id == id);
-        let refused = Verdict::Refused(Refusal::Refused);
-        self.consent.decide(&mut inner, |request| request.id == id, refused);
+        let this = |request: &PendingRequest| request.id == id;
+        let found = inner.shown().is_some_and(|waiting| this(&waiting.request));
+        if found {
+            let refused = Verdict::Refused(Refusal::Refused);
+            self.consent.decide(&mut inner, this, refused);
+            self.consent.decide_standing(&mut inner, this, refused);
+        }
         found
     }
 }

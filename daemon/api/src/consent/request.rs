@@ -14,6 +14,11 @@ pub enum Asked {
         /// File name of the wallet.
         wallet: String,
     },
+    /// To open a wallet without its password, for the maker that ran when the power was cut.
+    Resume {
+        /// File name of the wallet.
+        wallet: String,
+    },
     /// To pay.
     Send(Box<Payment>),
 }
@@ -24,6 +29,7 @@ impl Asked {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Unlock { .. } => "unlock",
+            Self::Resume { .. } => "resume",
             Self::Send(_) => "send",
         }
     }
@@ -32,7 +38,7 @@ impl Asked {
     #[must_use]
     pub fn wallet(&self) -> &str {
         match self {
-            Self::Unlock { wallet } => wallet,
+            Self::Unlock { wallet } | Self::Resume { wallet } => wallet,
             Self::Send(payment) => &payment.wallet,
         }
     }
@@ -68,6 +74,13 @@ pub struct PendingRequest {
     pub asked: Asked,
     /// Address of the client.
     pub from: Option<IpAddr>,
-    /// Until when it can be approved.
-    pub deadline: Instant,
+    /// Until when it can be approved; `None`: it waits for as long as it takes.
+    pub deadline: Option<Instant>,
+}
+
+impl PendingRequest {
+    /// Whether its time is not over.
+    pub(super) fn is_in_time(&self, now: Instant) -> bool {
+        self.deadline.is_none_or(|deadline| now < deadline)
+    }
 }

@@ -32,8 +32,10 @@ async fn asking(
     let mut pending = consent.pending();
     let (asker, task) = (Arc::clone(consent), asked.clone());
     let task = tokio::spawn(async move { asker.ask(task, address(1)).await });
-    let shown = pending.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-    assert_eq!(shown.asked, asked);
+    let this = |shown: &Option<Arc<PendingRequest>>| {
+        shown.as_ref().is_some_and(|shown| shown.asked == asked)
+    };
+    let shown = pending.wait_for(this).await.unwrap().clone().unwrap();
     (task, shown.id.clone())
 }
 
@@ -155,4 +157,82 @@ fn small_payments_pass_and_sweeps_never_do() {
     }
     let nothing = Consent::new(ConsentRules::default());
     assert!(!nothing.needed_for_unlock() && !nothing.needed_for_send(None));
+}
+
+fn resume(wallet: &str) -> Asked {
+    Asked::Resume { wallet: wallet.to_owned() }
+}
+
+/// A standing request, and its id once a board would show it.
+async fn standing(
+    consent: &Arc<Consent>,
+) -> (tokio::task::JoinHandle<Result<Approval, Refusal>>, String) {
+    let mut pending = consent.pending();
+    let asker = Arc::clone(consent);
+    let task = tokio::spawn(async move { asker.ask_standing(resume("a")).await });
+    let shown = pending.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert_eq!((&shown.asked, shown.deadline), (&resume("a"), None));
+    (task, shown.id.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standing_request_waits_for_days_for_a_board_and_behind_others() {
+    let consent = Consent::new(ConsentRules::default());
+    let (task, id) = standing(&consent).await;
+    assert_eq!(consent.ask_standing(resume("b")).await, Err(Refusal::Busy));
+    let seat = consent.seat().unwrap();
+    assert!(!seat.approve(&id), "without a panel it was not seen");
+    seat.panel(true);
+    tokio::time::advance(Duration::from_secs(500_000)).await;
+    seat.panel(false);
+    drop(seat);
+    let seat = consent.seat().unwrap();
+    seat.panel(true);
+    // Another request takes its place on the panel, and is not approved or refused by its presses.
+    assert_eq!(consent.check_free(), Ok(()));
+    let (other, other_id) = asking(&consent, unlock("a")).await;
+    assert!(!seat.approve(&id) && !seat.refuse(&id));
+    assert!(seat.refuse(&other_id));
+    assert_eq!(other.await.unwrap(), Err(Refusal::Refused));
+    assert_eq!(consent.pending().borrow().as_ref().unwrap().id, id);
+    // Nor does a payment of a wallet that is closed take it along.
+    consent.wallet_closed();
+    assert!(!task.is_finished());
+    assert!(seat.approve(&id));
+    assert!(!seat.approve(&id));
+    let approval = task.await.unwrap().unwrap();
+    assert_eq!(consent.still_good(&approval), Ok(()));
+    assert!(consent.pending().borrow().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standing_request_ends_by_a_hold_a_refusal_the_end_and_whoever_asked() {
+    let (consent, seat) = box_with_panel();
+    let (task, _) = standing(&consent).await;
+    let (other, _) = asking(&consent, unlock("a")).await;
+    consent.hold();
+    assert_eq!(task.await.unwrap(), Err(Refusal::Refused));
+    assert_eq!(other.await.unwrap(), Err(Refusal::Refused));
+
+    let (task, id) = standing(&consent).await;
+    assert!(seat.refuse(&id));
+    assert_eq!(task.await.unwrap(), Err(Refusal::Refused));
+
+    let (task, id) = standing(&consent).await;
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    assert!(consent.pending().borrow().is_none());
+    assert!(!seat.approve(&id));
+
+    // What was approved before a hold is worth nothing after it.
+    let (task, id) = standing(&consent).await;
+    assert!(seat.approve(&id));
+    let approval = task.await.unwrap().unwrap();
+    consent.hold();
+    assert_eq!(consent.still_good(&approval), Err(Refusal::Refused));
+
+    let (task, _) = standing(&consent).await;
+    consent.close();
+    assert_eq!(task.await.unwrap(), Err(Refusal::Withdrawn));
+    assert_eq!(consent.ask_standing(resume("a")).await, Err(Refusal::Withdrawn));
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use joinery_api::{Asked, Glance, MarketView, PendingRequest, TakerGlance};
+use joinery_api::{Asked, Glance, MarketView, PendingRequest, TakerGlance, TransactionGlance};
 use joinery_wallet::chain::ChainTip;
+use joinery_wallet::service::Effect;
 use joinery_wallet::types::Network;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -111,8 +112,34 @@ struct Status<'a> {
     pairing: Option<String>,
     fingerprint: Option<&'a str>,
     warnings: Vec<Warning>,
+    transaction: Option<Transaction>,
     balance_sat: Option<u64>,
     pending: Option<Pending>,
+}
+
+#[derive(Debug, Serialize)]
+struct Transaction {
+    txid: String,
+    direction: &'static str,
+    confirmations: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amount_sat: Option<u64>,
+}
+
+impl Transaction {
+    fn new(seen: &TransactionGlance, show_amount: bool) -> Self {
+        let (direction, amount) = match seen.effect {
+            Effect::In { amount } => ("in", amount),
+            Effect::Out { amount } => ("out", amount),
+            Effect::Coinjoin { amount } => ("coinjoin", amount),
+        };
+        Self {
+            txid: seen.txid.to_string(),
+            direction,
+            confirmations: seen.confirmations,
+            amount_sat: show_amount.then_some(amount),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -165,7 +192,8 @@ struct Warning {
 struct Pending {
     id: String,
     kind: &'static str,
-    expires_s: u64,
+    /// Not sent: it waits for as long as it takes.
+    expires_s: Option<u64>,
     text: String,
     from: Option<String>,
     #[serde(flatten)]
@@ -195,7 +223,7 @@ fn wallet_name(file: &str) -> String {
 
 impl Pending {
     fn new(request: &PendingRequest, now: Instant) -> Self {
-        let left = request.deadline.saturating_duration_since(now);
+        let left = request.deadline.map(|deadline| deadline.saturating_duration_since(now));
         let payment = match &request.asked {
             Asked::Send(payment) => Some(Payment {
                 amount_sat: payment.amount.to_sat(),
@@ -206,12 +234,12 @@ impl Pending {
                 makers: payment.makers,
                 jar: payment.mixdepth.0,
             }),
-            Asked::Unlock { .. } => None,
+            Asked::Unlock { .. } | Asked::Resume { .. } => None,
         };
         Self {
             id: request.id.clone(),
             kind: request.asked.kind(),
-            expires_s: up(left),
+            expires_s: left.map(up),
             text: wallet_name(request.asked.wallet()),
             from: request.from.filter(|from| !from.is_loopback()).map(|from| from.to_string()),
             payment,
@@ -323,6 +351,10 @@ pub(super) fn line(
         pairing: pairing.filter(|text| text.len() <= MAX_PAIRING),
         fingerprint: fixed.fingerprint.as_deref(),
         warnings: warnings(&glance.warnings, now, glance.chain.tip),
+        transaction: glance
+            .transaction
+            .as_ref()
+            .map(|seen| Transaction::new(seen, fixed.show_balance)),
         balance_sat: glance.balance.map(|all| all.to_sat()).filter(|_| fixed.show_balance),
         pending: glance.pending.as_deref().map(|request| Pending::new(request, now.steady)),
     };

@@ -30,6 +30,8 @@ pub(crate) struct Board {
     pub(crate) shutdown: Vec<String>,
     /// The panel shows what the wallet holds.
     pub(crate) show_balance: bool,
+    /// After a power cut a press lets the maker go on.
+    pub(crate) resume: bool,
 }
 
 impl Board {
@@ -55,6 +57,12 @@ impl Board {
         if (rules.unlock || rules.send) && socket.is_none() {
             return Err(ConfigError::Contradiction(
                 "board.approve needs board.socket (--board-socket): without a board nothing could be approved",
+            ));
+        }
+        let resume = file.resume.unwrap_or(false);
+        if resume && socket.is_none() {
+            return Err(ConfigError::Contradiction(
+                "board.resume needs board.socket (--board-socket): without a board nobody could press",
             ));
         }
         if let Some(sats) = file.approve_send_above_sats {
@@ -92,6 +100,7 @@ impl Board {
             rules,
             shutdown,
             show_balance: file.show_balance.unwrap_or(false),
+            resume,
         })
     }
 }

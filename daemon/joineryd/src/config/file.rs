@@ -117,6 +117,7 @@ pub(crate) struct BoardTable {
     pub(crate) approve_within_s: Option<u32>,
     pub(crate) shutdown_command: Option<Vec<String>>,
     pub(crate) show_balance: Option<bool>,
+    pub(crate) resume: Option<bool>,
 }
 
 /// `[log]`.

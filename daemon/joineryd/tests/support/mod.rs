@@ -9,6 +9,9 @@ pub mod contract;
 pub mod daemon;
 pub mod market;
 pub mod raw;
+pub mod real_board;
+pub mod relay;
+pub mod sealed;
 pub mod socket;
 
 pub use client::{Answer, Client};

@@ -4,7 +4,8 @@
 //! Every call blocks, some for seconds: the key derivation is meant to be slow. Files are durable before
 //! a call returns. Files beside `NAME.jmdat`: `.NAME.jmdat.flock` (lock), `.NAME.jmdat.tmp` (while
 //! writing), `.NAME.jmdat.db`, `.journal` and `.chain` (the store), `NAME.jmdat.imported-TIME` (another
-//! program's file before it was converted), `NAME.jmdat.key` (our part when that file is kept).
+//! program's file before it was converted), `NAME.jmdat.key` (our part when that file is kept),
+//! `.NAME.jmdat.resume` (the file's key as the machine keeps it while a maker is to come back by itself).
 
 mod durable;
 mod export;
@@ -12,6 +13,7 @@ mod lock;
 mod name;
 mod opened;
 mod password;
+mod sealed;
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -30,6 +32,7 @@ pub use self::name::{WalletName, WalletNameError};
 use self::opened::Home;
 pub use self::opened::OpenedKeys;
 pub use self::password::ChangePasswordError;
+pub use self::sealed::{MAX_NOTE, SealError, Sealed, SealingKey};
 use crate::file::{
     Content, FileError, Format, KdfParams, MAX_FILE_LEN, StoredNetwork, jmdat, native, ng,
 };

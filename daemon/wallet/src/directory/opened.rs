@@ -37,10 +37,10 @@ pub struct OpenedKeys {
     birth_height: Option<u32>,
     max_mixdepth: u8,
     dek: Zeroizing<[u8; 32]>,
-    check: ArcSwap<PasswordCheck>,
+    pub(super) check: ArcSwap<PasswordCheck>,
     legacy: Option<LegacyFacts>,
     paths: StorePaths,
-    home: Home,
+    pub(super) home: Home,
     /// Held while the file is rewritten.
     changing: Mutex<()>,
     /// Last: everything else is gone when the next one gets the lock.

@@ -1,7 +1,6 @@
 //! Password based key derivation with bounded cost.
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -121,28 +120,27 @@ pub(super) fn argon2(
     Ok(key)
 }
 
-/// Checks a password of the open wallet again without keeping the password or the file's key.
+/// The key of an open wallet's file: checks its password again without keeping it.
 pub(crate) struct PasswordCheck {
     params: KdfParams,
     salt: [u8; 16],
-    hash: Zeroizing<[u8; 32]>,
+    key: Zeroizing<[u8; 32]>,
 }
 
 impl PasswordCheck {
-    pub(crate) fn new(params: KdfParams, salt: [u8; 16], key: &[u8; 32]) -> Self {
-        Self { params, salt, hash: Self::hash(key) }
+    pub(crate) const fn new(params: KdfParams, salt: [u8; 16], key: Zeroizing<[u8; 32]>) -> Self {
+        Self { params, salt, key }
     }
 
-    fn hash(key: &[u8; 32]) -> Zeroizing<[u8; 32]> {
-        let mut hash = Sha256::new_with_prefix(b"joinery password check");
-        hash.update(key);
-        Zeroizing::new(hash.finalize().into())
+    /// What the password was made into, and the file is encrypted with.
+    pub(crate) fn key(&self) -> &[u8; 32] {
+        &self.key
     }
 
     /// Runs the key derivation and compares in constant time.
     pub(crate) fn verify(&self, password: &[u8]) -> Result<bool, FileError> {
         let key = self.params.derive(password, &self.salt)?;
-        Ok(Self::hash(&key).ct_eq(&*self.hash).into())
+        Ok(key.ct_eq(&*self.key).into())
     }
 }
 
@@ -171,7 +169,7 @@ mod tests {
     fn verifies_the_password_and_no_other() {
         let params = KdfParams::lightest();
         let key = params.derive(b"right", &[1; 16]).expect("bounded");
-        let check = PasswordCheck::new(params, [1; 16], &key);
+        let check = PasswordCheck::new(params, [1; 16], key);
         assert_eq!(check.verify(b"right"), Ok(true));
         assert_eq!(check.verify(b"wrong"), Ok(false));
         assert_eq!(check.verify(b""), Ok(false));

@@ -157,7 +157,7 @@ pub(crate) fn encode(
     file.extend_from_slice(&random.nonce);
     file.extend_from_slice(&plain);
     file.extend_from_slice(&tag);
-    Ok((file, PasswordCheck::new(params, random.salt, &key)))
+    Ok((file, PasswordCheck::new(params, random.salt, key)))
 }
 
 /// Counts bytes.
@@ -209,6 +209,19 @@ pub(crate) fn decode(file: &[u8], password: &[u8]) -> Result<Opened, FileError> 
     }
     let parts = split(file)?;
     let key = parts.params.derive(password, &parts.salt)?;
+    decrypt(&parts, key)
+}
+
+/// Decrypts a key file with the key that its password was made into once. A file whose password was changed since, or
+/// that was replaced, has another key: [`FileError::WrongPassword`].
+pub(crate) fn decode_with_key(file: &[u8], key: Zeroizing<[u8; 32]>) -> Result<Opened, FileError> {
+    if !file.starts_with(MAGIC) {
+        return Err(FileError::NotAWallet);
+    }
+    decrypt(&split(file)?, key)
+}
+
+fn decrypt(parts: &Parts<'_>, key: Zeroizing<[u8; 32]>) -> Result<Opened, FileError> {
     let mut plain = Zeroizing::new(parts.ciphertext.to_vec());
     XChaCha20Poly1305::new((&*key).into())
         .decrypt_in_place_detached(
@@ -218,7 +231,7 @@ pub(crate) fn decode(file: &[u8], password: &[u8]) -> Result<Opened, FileError> 
             Tag::from_slice(parts.tag),
         )
         .map_err(|_| FileError::WrongPassword)?;
-    let check = PasswordCheck::new(parts.params, parts.salt, &key);
+    let check = PasswordCheck::new(parts.params, parts.salt, key);
     let (content, dek) = parse(&plain)?;
     Ok(Opened { content, dek, check })
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::state::now;
 use super::{BondCertificate, RoundError, SendError, SendRequest, ServiceError};
-use crate::directory::ChangePasswordError;
+use crate::directory::{ChangePasswordError, SealError, SealingKey};
 use crate::round::{RoundBegin, RoundEnd, RoundEvent, RoundId, RoundSums};
 use crate::types::{Branch, Mixdepth};
 
@@ -122,6 +122,15 @@ pub(super) enum Command {
         password: SecretString,
         reply: Reply<bool>,
     },
+    /// Ends the restriction to the maker: the password was right.
+    AllowEverything {
+        reply: Reply<()>,
+    },
+    Seal {
+        key: Arc<SealingKey>,
+        note: Vec<u8>,
+        reply: Reply<(), SealError>,
+    },
     ChangePassword {
         current: SecretString,
         new: SecretString,
@@ -189,6 +198,8 @@ impl std::fmt::Debug for Command {
             Self::Rescan { .. } => "Rescan",
             Self::Seed { .. } => "Seed",
             Self::VerifyPassword { .. } => "VerifyPassword",
+            Self::AllowEverything { .. } => "AllowEverything",
+            Self::Seal { .. } => "Seal",
             Self::ChangePassword { .. } => "ChangePassword",
             Self::BeginRound { .. } => "BeginRound",
             Self::Reserve { .. } => "Reserve",

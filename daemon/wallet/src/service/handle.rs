@@ -1,6 +1,7 @@
 //! The handle of an opened wallet: commands to its task, and the snapshot.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use bdk_wallet::bitcoin::{Address, OutPoint};
@@ -10,7 +11,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::command::{Command, Reply};
 use super::{DrawnRate, SendError, SendRequest, SentTransaction, ServiceError, WalletEvent, send};
 use crate::chain::ChainSource;
-use crate::directory::ChangePasswordError;
+use crate::directory::{ChangePasswordError, SealError, SealingKey};
 use crate::policy::{TxFees, WalletPolicy};
 use crate::snapshot::Snapshot;
 use crate::types::{Branch, Mixdepth};
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub(super) events: broadcast::Sender<WalletEvent>,
     pub(super) chain: Arc<dyn ChainSource>,
     pub(super) policy: Arc<ArcSwap<WalletPolicy>>,
+    /// The session is one for the maker only.
+    pub(super) maker_only: Arc<AtomicBool>,
 }
 
 /// What an opened wallet may be used for.
@@ -39,8 +42,9 @@ pub enum SessionMode {
     /// Everything.
     #[default]
     Full,
-    /// Rounds of the maker, and what does not move money: it was opened without the password. Payments, rounds of
-    /// the taker, the seed and signed messages are refused by the wallet itself.
+    /// Rounds of the maker, addresses, and looking: it was opened without the password. Payments, rounds of the taker,
+    /// the seed, signed messages, labels, freezing and bonds are refused by the wallet itself, until
+    /// [`WalletHandle::unlock`].
     MakerOnly,
 }
 
@@ -203,6 +207,39 @@ impl WalletHandle {
     /// [`ServiceError::Closed`].
     pub async fn verify_password(&self, password: SecretString) -> Result<bool, ServiceError> {
         self.ask(|reply| Command::VerifyPassword { password, reply }).await
+    }
+
+    /// What the wallet may be used for now.
+    #[must_use]
+    pub fn mode(&self) -> SessionMode {
+        if self.shared.maker_only.load(Ordering::Acquire) {
+            SessionMode::MakerOnly
+        } else {
+            SessionMode::Full
+        }
+    }
+
+    /// Whether this is the wallet's password; if so, the wallet may be used for everything from now on. Costs one key
+    /// derivation on a thread of its own, and the wallet goes on meanwhile.
+    ///
+    /// # Errors
+    /// [`ServiceError::Store`], [`ServiceError::Closed`].
+    pub async fn unlock(&self, password: SecretString) -> Result<bool, ServiceError> {
+        let right = self.verify_password(password).await?;
+        if right && self.mode() == SessionMode::MakerOnly {
+            self.ask(|reply| Command::AllowEverything { reply }).await?;
+        }
+        Ok(right)
+    }
+
+    /// Lets the machine open this wallet without its password; see [`OpenedKeys::seal`].
+    ///
+    /// # Errors
+    /// See [`SealError`].
+    ///
+    /// [`OpenedKeys::seal`]: crate::directory::OpenedKeys::seal
+    pub async fn seal(&self, key: Arc<SealingKey>, note: Vec<u8>) -> Result<(), SealError> {
+        self.ask(|reply| Command::Seal { key, note, reply }).await
     }
 
     /// Gives the wallet file another password; see [`OpenedKeys::change_password`]. Costs two key

@@ -70,6 +70,26 @@ pub struct SentTransaction {
     pub includes_expired_bond: bool,
 }
 
+/// What a transaction does to the wallet. Satoshi.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Others pay the wallet.
+    In {
+        /// All outputs of ours.
+        amount: u64,
+    },
+    /// The wallet pays, perhaps itself.
+    Out {
+        /// Inputs of ours less outputs of ours: what was paid and the fee.
+        amount: u64,
+    },
+    /// A coinjoin, as maker or taker.
+    Coinjoin {
+        /// The equal amount.
+        amount: u64,
+    },
+}
+
 /// Something that clients of the websocket hear about (`spec/wallet.md` 10.2).
 #[derive(Debug, Clone)]
 pub enum WalletEvent {
@@ -79,6 +99,8 @@ pub enum WalletEvent {
         transaction: Arc<Transaction>,
         /// 0 in the mempool, else at least 1.
         confirmations: u32,
+        /// What it does to the wallet.
+        effect: Effect,
     },
     /// The snapshot changed.
     Changed {

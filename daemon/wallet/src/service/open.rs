@@ -17,6 +17,7 @@ use crate::chain::{ChainTip, WatchStart};
 use crate::directory::OpenedKeys;
 use crate::graph::{JmIndex, WalletGraph};
 use crate::path::ScriptPlace;
+use crate::round::RoundRole;
 use crate::store::{ChainData, Fact, FreezeOrigin, Statuses, Store};
 use crate::types::{Mixdepth, WalletType};
 
@@ -43,6 +44,7 @@ impl WalletHandle {
             events: state.events.clone(),
             chain: options.chain,
             policy: options.policy,
+            maker_only: Arc::clone(&state.maker_only),
         });
         task::spawn(state, received, session.events).map_err(ServiceError::Thread)?;
         Ok(Self { shared })
@@ -136,9 +138,10 @@ fn load(
     // Bonds that were found and not handed out are known from the chain alone.
     let lost = empty && !options.fresh;
     let mut facts = first_facts(&keys, store.as_ref(), options.fresh);
-    facts.extend(rounds::interrupted(store.facts(), now()));
-    if options.policy.load().send_interrupted && options.mode == SessionMode::Full {
-        facts.extend(rounds::left_to_send(store.facts(), now()));
+    facts.extend(rounds::interrupted(store.facts(), RoundRole::Maker, now()));
+    // What became of a taker's is decided when the wallet is open for it.
+    if options.mode == SessionMode::Full {
+        facts.extend(rounds::takers_interrupted(store.facts(), &options.policy.load(), now()));
     }
     if !facts.is_empty() {
         store.record(&facts)?;

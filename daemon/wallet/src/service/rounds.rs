@@ -17,9 +17,10 @@ use joinery_proto::transaction::signing::OwnCoin;
 
 use super::round_error::{RoundError, Unusable};
 use super::state::{State, now};
-use super::{BondCertificate, RoundNews, SessionMode, WalletEvent};
+use super::{BondCertificate, RoundNews, WalletEvent};
 use crate::keys::SignerKind;
 use crate::path::ScriptPlace;
+use crate::policy::WalletPolicy;
 use crate::round::{
     MAX_COINS, MAX_COUNTERPARTIES, MAX_KEPT_ROUNDS, MAX_SCRIPTS, MAX_SENTENCE, MAX_SIGNED,
     MAX_TRANSACTION, MAX_WORD, Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundRole,
@@ -66,10 +67,11 @@ fn list(facts: &Facts) -> RoundList {
     Arc::new(rounds)
 }
 
-/// Facts that end the rounds which an earlier life of the process left unfinished. What was not signed lets go of
-/// its coins by that; what was signed is still followed.
-pub(super) fn interrupted(facts: &Facts, time: u64) -> Vec<Fact> {
-    let unfinished = facts.rounds.values().filter(|round| round.end.is_none());
+/// Facts that end the rounds of a role which an earlier life of the process left unfinished. What was not signed lets
+/// go of its coins by that; what was signed is still followed.
+pub(super) fn interrupted(facts: &Facts, role: RoundRole, time: u64) -> Vec<Fact> {
+    let unfinished =
+        facts.rounds.values().filter(|round| round.end.is_none() && round.begin.role == role);
     let ended = unfinished.map(|round| {
         let text = if round.signed.is_empty() {
             "The wallet was closed in the middle of the round. Nothing was signed."
@@ -82,9 +84,18 @@ pub(super) fn interrupted(facts: &Facts, time: u64) -> Vec<Fact> {
     ended.collect()
 }
 
+/// Facts that end the interrupted rounds of the taker, and make their transactions ours to send where the policy says so.
+pub(super) fn takers_interrupted(facts: &Facts, policy: &WalletPolicy, time: u64) -> Vec<Fact> {
+    let mut ended = interrupted(facts, RoundRole::Taker, time);
+    if policy.send_interrupted {
+        ended.extend(left_to_send(facts, time));
+    }
+    ended
+}
+
 /// Facts that make the transactions of interrupted rounds ours to send: nobody is left who would fall back to that when
 /// a maker does not send it. What a round that ended in order keeps for others stays theirs.
-pub(super) fn left_to_send(facts: &Facts, time: u64) -> Vec<Fact> {
+fn left_to_send(facts: &Facts, time: u64) -> Vec<Fact> {
     let interrupted = facts.rounds.values().filter(|round| {
         round.begin.role == RoundRole::Taker && round.end.is_none() && round.seen.is_none()
     });
@@ -156,10 +167,10 @@ impl State {
     }
 
     fn check_role(&self, role: RoundRole) -> Result<(), RoundError> {
-        if self.mode == SessionMode::MakerOnly && role != RoundRole::Maker {
-            return Err(RoundError::MakerOnly);
+        if role == RoundRole::Maker {
+            return Ok(());
         }
-        Ok(())
+        self.check_full().map_err(RoundError::from)
     }
 
     fn record_event(&mut self, id: RoundId, event: RoundEvent) -> Result<(), RoundError> {

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bdk_wallet::bitcoin::address::NetworkUnchecked;
-use bdk_wallet::bitcoin::{Address, OutPoint, Script, ScriptBuf, Txid};
+use bdk_wallet::bitcoin::{Address, OutPoint, Script, ScriptBuf, Transaction, Txid};
 use bdk_wallet::chain::Merge;
 use joinery_proto::message_signature;
 use tokio::runtime::Handle;
@@ -21,12 +22,13 @@ use super::own::Own;
 use super::rounds::Rounds;
 use super::sync::Sync;
 use super::view::{Parts, Views};
-use super::{MAX_LABEL_BYTES, ServiceError, SessionMode, WalletEvent};
+use super::{Effect, MAX_LABEL_BYTES, ServiceError, SessionMode, WalletEvent};
 use crate::chain::{ChainSource, ChainTip, StatusHash};
 use crate::directory::OpenedKeys;
 use crate::graph::{Canonical, INDEX_LIMIT, WalletGraph};
 use crate::path::ScriptPlace;
 use crate::policy::WalletPolicy;
+use crate::round::Round;
 use crate::snapshot::{Snapshot, SyncView};
 use crate::store::{ChainData, Fact, FreezeOrigin, OwnTxState, Store, StoreError};
 use crate::types::{Branch, Keychain, Mixdepth, Network, WalletType};
@@ -70,7 +72,8 @@ pub(super) struct State {
     /// Coins held by a running operation.
     pub(super) locks: Locks,
     pub(super) rounds: Rounds,
-    pub(super) mode: SessionMode,
+    /// It was opened for the maker only; readers see it, too.
+    pub(super) maker_only: Arc<AtomicBool>,
     pub(super) own: Own,
     pub(super) announcer: Announcer,
     /// Internal branches that skipped ahead since the loss of state.
@@ -150,7 +153,7 @@ impl State {
             tip,
             locks,
             rounds,
-            mode,
+            maker_only: Arc::new(AtomicBool::new(mode == SessionMode::MakerOnly)),
             own: Own::default(),
             announcer,
             skipped: HashSet::new(),
@@ -351,10 +354,18 @@ impl State {
 
     /// Refuses what a wallet that was opened for the maker only must not do.
     pub(super) fn check_full(&self) -> Result<(), ServiceError> {
-        match self.mode {
-            SessionMode::Full => Ok(()),
-            SessionMode::MakerOnly => Err(ServiceError::MakerOnly),
-        }
+        if self.maker_only.load(Ordering::Acquire) { Err(ServiceError::MakerOnly) } else { Ok(()) }
+    }
+
+    /// The password was right: takes up what a wallet that is open for everything does at its opening.
+    pub(super) fn allow_everything(&mut self) -> Result<(), ServiceError> {
+        let left =
+            super::rounds::takers_interrupted(self.store.facts(), &self.policy.load(), now());
+        self.record(&left)?;
+        self.maker_only.store(false, Ordering::Release);
+        self.resume_own();
+        self.publish();
+        Ok(())
     }
 
     /// Tells listeners of new transactions.
@@ -374,8 +385,31 @@ impl State {
         let Some(transaction) = self.graph.tx(txid) else { return };
         let tip = self.graph.tip().height();
         let confirmations = height.map_or(0, |height| tip.saturating_sub(height) + 1);
+        let effect = self.effect_of(&transaction);
         // An error means that nobody listens.
-        let _ = self.events.send(WalletEvent::Transaction { transaction, confirmations });
+        let _ = self.events.send(WalletEvent::Transaction { transaction, confirmations, effect });
+    }
+
+    fn effect_of(&self, tx: &Transaction) -> Effect {
+        let txid = tx.compute_txid();
+        let made_it = |round: &&Arc<Round>| {
+            let signed = round.signed.iter().any(|(signed, _, _)| *signed == txid);
+            signed || round.seen.is_some_and(|(seen, _)| seen == txid)
+        };
+        if let Some(round) = self.store.facts().rounds.values().find(made_it) {
+            return Effect::Coinjoin { amount: round.sums.amount };
+        }
+        let index = self.graph.index();
+        let value_of = |outpoint| index.txout(outpoint).map_or(0, |(_, out)| out.value.to_sat());
+        let sum = |sum: u64, value: u64| sum.saturating_add(value);
+        let spent = tx.input.iter().map(|input| value_of(input.previous_output)).fold(0, sum);
+        let ours = (0..).zip(&tx.output).map(|(vout, _)| value_of(OutPoint { txid, vout }));
+        let received = ours.fold(0, sum);
+        if spent == 0 {
+            Effect::In { amount: received }
+        } else {
+            Effect::Out { amount: spent.saturating_sub(received) }
+        }
     }
 
     /// Publishes the state as it is.
@@ -489,6 +523,7 @@ impl State {
     }
 
     pub(super) fn bond_address(&mut self, timenumber: u16) -> Result<Address, ServiceError> {
+        self.check_full()?;
         if self.keys.wallet_type() != WalletType::FidelityBond {
             return Err(ServiceError::NoBonds);
         }
@@ -506,6 +541,7 @@ impl State {
     }
 
     pub(super) fn set_frozen(&mut self, changes: &[(OutPoint, bool)]) -> Result<(), ServiceError> {
+        self.check_full()?;
         let time = now();
         let frozen = &self.store.facts().frozen;
         for (outpoint, freeze) in changes {
@@ -529,6 +565,7 @@ impl State {
     }
 
     pub(super) fn set_label(&mut self, address: &str, label: &str) -> Result<(), ServiceError> {
+        self.check_full()?;
         if label.len() > MAX_LABEL_BYTES {
             return Err(ServiceError::LabelTooLong(label.len()));
         }

@@ -134,6 +134,10 @@ impl State {
                 answer(reply, seed);
             }
             Command::VerifyPassword { password, reply } => self.verify_password(password, reply),
+            Command::AllowEverything { reply } => answer(reply, self.allow_everything()),
+            Command::Seal { key, note, reply } => {
+                self.with_keys(reply, move |keys| keys.seal(&key, &note));
+            }
             Command::ChangePassword { current, new, reply } => {
                 self.with_keys(reply, move |keys| keys.change_password(&current, &new));
             }

@@ -5,6 +5,7 @@ mod display;
 mod fake_chain;
 mod freezing;
 mod issuing;
+mod maker_only;
 mod pruning;
 mod rig;
 mod round_worlds;

@@ -46,7 +46,7 @@ fn name() -> WalletName {
     "test.jmdat".parse().expect("valid name")
 }
 
-fn password() -> SecretString {
+pub(crate) fn password() -> SecretString {
     SecretString::from("correct horse")
 }
 
@@ -179,7 +179,7 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
 pub(crate) fn told(events: &mut broadcast::Receiver<WalletEvent>) -> Vec<(Txid, u32)> {
     let mut out = Vec::new();
     while let Ok(event) = events.try_recv() {
-        if let WalletEvent::Transaction { transaction, confirmations } = event {
+        if let WalletEvent::Transaction { transaction, confirmations, .. } = event {
             out.push((transaction.compute_txid(), confirmations));
         }
     }

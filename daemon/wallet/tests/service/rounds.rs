@@ -49,7 +49,7 @@ fn find(snapshot: &Snapshot, id: RoundId) -> &Round {
 }
 
 /// A wallet with a confirmed coin of 100 000 satoshi for each salt, in mixdepth 0.
-async fn funded(rig: &Rig, salts: &[u8]) -> (WalletHandle, Vec<OutPoint>) {
+pub(crate) async fn funded(rig: &Rig, salts: &[u8]) -> (WalletHandle, Vec<OutPoint>) {
     let wallet = rig.ready(As::Fresh).await;
     let mut txs = Vec::new();
     for salt in salts {

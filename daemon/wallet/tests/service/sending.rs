@@ -211,6 +211,7 @@ async fn a_payment_that_arrived_without_an_answer_is_told_when_it_is_seen() {
             if let Ok(joinery_wallet::service::WalletEvent::Transaction {
                 transaction,
                 confirmations,
+                ..
             }) = events.recv().await
             {
                 heard.push((transaction.compute_txid(), confirmations));
