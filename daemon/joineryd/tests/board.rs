@@ -4,6 +4,9 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use joinery_testkit::fake_electrum::FakeElectrum;
@@ -221,6 +224,23 @@ async fn a_payment_is_made_as_it_was_shown_or_not_at_all() {
     let sent = answer.expect(200);
     let fee = sent["details"]["fee_sats"].as_u64().unwrap();
     assert!(fee <= pending["fee_max_sat"].as_u64().unwrap());
+    let txid = &sent["txinfo"]["txid"];
+    let seen = |confirmations: u32| {
+        move |status: &Value| {
+            let tx = &status["transaction"];
+            tx["txid"] == *txid && tx["confirmations"] == confirmations
+        }
+    };
+    let status = board.when("the payment", seen(0)).await;
+    let shown = &status["transaction"];
+    assert_eq!((&shown["direction"], &shown["amount_sat"]), (&json!("out"), &json!(100_000 + fee)));
+    server.change(|chain| chain.mine(1));
+    board.when("its block", seen(1)).await;
+    let script = parse_address(&client.address(1).await).script_pubkey();
+    server.change(|chain| chain.pay(&script, 7_000));
+    let paid = |status: &Value| status["transaction"]["direction"] == "in";
+    let status = board.when("a payment to the wallet", paid).await;
+    assert_eq!(status["transaction"]["amount_sat"], 7_000);
 
     // Small ones pass; a sweep never does, and a hold while it waits locks instead.
     client.send(0, 10_000, ELSEWHERE).await.expect(200);
@@ -344,6 +364,47 @@ async fn only_the_boards_user_is_let_in() {
     expect_refusal(try_unlock(&client).await, "approval_no_board");
     let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o660);
+    daemon.stop();
+}
+
+/// Connects as this user; how many bytes of the daemon it gets to see.
+fn heard_by(uid: u32, path: &Path) -> usize {
+    const CLIENT: &str = r#"use IO::Socket::UNIX; $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "$!";
+        $n = sysread($s, $line, 64); print length($line // "");"#;
+    let output = Command::new("perl").args(["-e", CLIENT]).arg(path).uid(uid).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().parse().unwrap()
+}
+
+/// Who is let in is decided by the user of the other process, also when the file's rights let everybody connect.
+#[tokio::test]
+async fn a_process_of_another_user_is_sent_away() {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!(
+            "not root: no process of another user can be started; only_the_boards_user_is_let_in ran"
+        );
+        return;
+    }
+    let open_to_all = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (home, daemon, client) = locked("").await;
+    let path = socket(&home);
+    open_to_all(path.parent().unwrap(), 0o755);
+    open_to_all(&path, 0o666);
+    assert_eq!(heard_by(NOBODY, &path), 0);
+    let log = home.log_text();
+    assert!(log.contains("a stranger knocked") && log.contains("65534"), "{log}");
+    an_honest_board_works(&home, &client).await;
+    daemon.stop();
+
+    // With that user as the board's it is the other way round, for root, too.
+    let home = home_with_board(home, &format!("user = \"{NOBODY}\""));
+    let daemon = home.start();
+    open_to_all(&path, 0o666);
+    assert!(heard_by(NOBODY, &path) > 0);
+    assert_eq!(heard_by(0, &path), 0);
     daemon.stop();
 }
 

@@ -1,8 +1,6 @@
 //! `POST /wallet/{walletname}/taker/coinjoin` (`spec/api.md` 6.18): checks what can be known at once, then the taker
 //! goes on by itself.
 
-use std::sync::Arc;
-
 use axum::Json;
 use http::StatusCode;
 use joinery_proto::cjfee::RelativeFee;
@@ -15,7 +13,6 @@ use joinery_roles::taker::{
 };
 use joinery_wallet::bitcoin::Amount;
 use serde_json::{Value, json};
-use tracing::Instrument;
 
 use super::{
     App, Params, State, amount, bitcoin_network, input_utxos, mixdepth, payment_address, txfee,
@@ -79,8 +76,7 @@ pub(super) async fn handle(
     let desk = app.board.taker_desk(guard);
     let run = TakerRun { wallet: wallet.handle.clone(), request, policy, fees, desk };
     if ask {
-        let work = approve_then_run(Arc::clone(&app), Arc::clone(roles), wallet, run, from);
-        app.tasks.spawn(work.in_current_span());
+        approve_then_run(&app, roles, wallet, run, from);
     } else {
         roles.taker(run);
     }

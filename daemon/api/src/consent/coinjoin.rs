@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use joinery_roles::ask::WalletView;
 use joinery_roles::taker::{Destination, Outcome, Progress, Reason, Verdict};
 use joinery_wallet::bitcoin::Address;
 use joinery_wallet::service::WalletHandle;
 use joinery_wallet::types::{Branch, Mixdepth};
+use tracing::Instrument;
 
 use super::quote::quote_coinjoin;
 use super::{Asked, Payment, Refusal};
@@ -34,15 +36,27 @@ impl KeptAddress {
     }
 }
 
-/// Shows the coinjoin at the box, waits for the press, and hands it to the taker.
-pub(crate) async fn approve_then_run(
+/// Shows the coinjoin at the box, waits for the press, and hands it to the taker; in a task of its own. The phase is
+/// told before this returns.
+pub(crate) fn approve_then_run(
+    app: &Arc<AppState>,
+    roles: &Arc<dyn RoleRunner>,
+    wallet: Arc<LoadedWallet>,
+    run: TakerRun,
+    from: Option<IpAddr>,
+) {
+    run.desk.progress(Progress::approving(app.consent.patience()), Duration::ZERO);
+    let work = wait_then_run(Arc::clone(app), Arc::clone(roles), wallet, run, from);
+    app.tasks.spawn(work.in_current_span());
+}
+
+async fn wait_then_run(
     app: Arc<AppState>,
     roles: Arc<dyn RoleRunner>,
     wallet: Arc<LoadedWallet>,
     mut run: TakerRun,
     from: Option<IpAddr>,
 ) {
-    run.desk.progress(Progress::approving(app.consent.patience()), std::time::Duration::ZERO);
     let stopped = run.desk.stopped().clone();
     let approved = tokio::select! {
         biased;
