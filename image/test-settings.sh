@@ -32,12 +32,13 @@ absent ssh
 
 # Every setting; Windows' line ends and byte order mark; a Wi-Fi with a name and a password full of signs.
 fresh
-printf '\xef\xbb\xbfnetwork=mainnet\r\n  electrum_server = ssl://[fd00::1]:50002 \r\nelectrum_certificate = 00:Aa\r\ntor_only = no\r\nwifi_name = Caf\xc3\xa9 "x" }\r\nwifi_password = se\\cret"1 $(x)\r\nwifi_country = DE\r\ndisplay = ssd1306-i2c\r\napprove = unlock, send\r\nssh_key = ssh-ed25519 AAAA me@there\r\n' | run
+printf '\xef\xbb\xbfnetwork=mainnet\r\n  electrum_server = ssl://[fd00::1]:50002 \r\nelectrum_certificate = 00:Aa\r\ntor_only = no\r\nwifi_name = Caf\xc3\xa9 "x" }\r\nwifi_password = se\\cret"1 $(x)\r\nwifi_country = DE\r\ndisplay = ssd1306-i2c\r\napprove = unlock, send\r\nresume = yes\r\nssh_key = ssh-ed25519 AAAA me@there\r\n' | run
 quiet
 has joineryd.toml 'network = "mainnet"'
 has joineryd.toml 'url = "ssl://[fd00::1]:50002"'
 has joineryd.toml 'certificate_sha256 = "00:Aa"'
 has joineryd.toml 'approve = ["unlock", "send", ]'
+has joineryd.toml 'resume = true'
 if grep -q proxy "$work/out/joineryd.toml"; then fail "a proxy although tor_only = no"; fi
 absent tor-only
 has board.env 'JOINERY_BOARD_DISPLAY=ssd1306-i2c'
