@@ -137,9 +137,10 @@ screens:
 # A daemon in release mode with a funded wallet on a private chain; prints how to use it and stays until Ctrl-C.
 demo: PACKAGES := $(filter-out ngircd chromium systemd,$(PACKAGES)) curl
 demo: deps tools
-	cargo build --locked --release -p joineryd
+	cargo build --locked --release -p joineryd -p joinery-board
 	cargo build --locked -p joinery-testkit --bin regtest
-	built=$${CARGO_TARGET_DIR:-target}; daemon/joineryd/demo.sh "$$built/release/joineryd" "$$built/debug/regtest"
+	built=$${CARGO_TARGET_DIR:-target}; daemon/joineryd/demo.sh "$$built/release/joineryd" "$$built/debug/regtest" \
+	  "$$built/release/joinery-board"
 
 # The image for a card, in target/image: about ten minutes, most of them Debian's packages on an emulated processor, which
 # are kept for the next time. DEB=FILE takes an arm64 package that is there already.

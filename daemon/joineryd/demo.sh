@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # A small market on a private chain, a directory, four makers and your daemon: what `make demo` runs.
 #
-#   demo.sh JOINERYD REGTEST      the two programs
+#   demo.sh JOINERYD REGTEST BOARD     the three programs
 #
 # Everything is in a temporary directory, which is removed at the end; Ctrl-C ends it.
 set -euo pipefail
 
 joineryd=$1
 regtest=$2
+board=$(realpath "$3")
 listen=${DEMO_LISTEN:-127.0.0.1:28183}
 wss_listen=${DEMO_WSS_LISTEN:-127.0.0.1:28283}
 block_seconds=20
@@ -55,10 +56,12 @@ until_file "$dir/bench.json" "$bench_pid" "the private chain"
 electrum=$(field electrum <"$dir/bench.json")
 directory=$(field directory <"$dir/bench.json")
 
-# start NAME LISTEN WSS_LISTEN: a daemon on the private chain and its market; its process is in $started.
+# start NAME LISTEN WSS_LISTEN OPTION...: a daemon on the private chain and its market; its process is in $started.
 start() {
-  "$joineryd" --data-dir "$dir/$1" --network regtest --electrum "$electrum" --directory "$directory" \
-    --listen "$2" --wss-listen "$3" >"$dir/$1.log" 2>&1 &
+  local name=$1 listen=$2 wss=$3
+  shift 3
+  "$joineryd" --data-dir "$dir/$name" --network regtest --electrum "$electrum" --directory "$directory" \
+    --listen "$listen" --wss-listen "$wss" "$@" >"$dir/$name.log" 2>&1 &
   started=$!
 }
 
@@ -93,7 +96,7 @@ until_says() {
 }
 
 echo "starting joineryd and $makers makers ..."
-start data "$listen" "$wss_listen"
+start data "$listen" "$wss_listen" --board-socket "$dir/board.sock"
 daemon_pid=$started
 for number in $(seq "$makers"); do
   start "maker$number" 127.0.0.1:0 127.0.0.1:0
@@ -176,6 +179,10 @@ Or earn: offer your own coins to others; nick and offer show in the session.
   curl -s --cacert \$CERT -H "Authorization: Bearer \$TOKEN" \$API/wallet/$wallet/maker/start -d '$terms'; echo
   curl -s --cacert \$CERT -H "Authorization: Bearer \$TOKEN" \$API/session; echo
   curl -s --cacert \$CERT -H "Authorization: Bearer \$TOKEN" \$API/wallet/$wallet/maker/stop; echo
+
+The face of the box, in a terminal of 128 columns and 34 lines: space presses its button, l holds it for three seconds, q ends it.
+
+  $board --backend terminal --socket $dir/board.sock
 
 EOF
 
