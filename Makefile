@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check toolchain deps tools bench fuzz lint unit units suite demo screens cross smoke deb deb-test image
+.PHONY: test check toolchain deps tools bench fuzz lint unit units try-units suite demo screens cross smoke deb deb-test image
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
 # onion connections, an IRC server for those of IRC, iproute2 for the test that no name is asked of DNS, a browser for
@@ -70,6 +70,12 @@ unit:
 units: deps
 	systemd/check.sh
 	image/test-settings.sh
+
+# Daemon and board as their units say, under a systemd of their own; only root can do it. Not part of `make test`: the image
+# boots with the same units.
+try-units: deps
+	cargo build --locked -p joineryd -p joinery-board
+	built=$${CARGO_TARGET_DIR:-target}; systemd/try.sh "$$built/debug/joineryd" "$$built/debug/joinery-board"
 
 # Every test; the last line has the sum of all runs.
 suite:
