@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use joinery_proto::bitcoin::hashes::{Hash, sha256};
 use joinery_proto::bitcoin::secp256k1::SecretKey;
-use joinery_proto::bitcoin::{Address, Network, OutPoint, ScriptBuf};
+use joinery_proto::bitcoin::{Address, Network, OutPoint, ScriptBuf, Transaction};
 use joinery_proto::message::{Fill, InputSignature, IoAuth, PubKey, parse_push, parse_tx};
 use joinery_proto::nacl_box::{NaclBox, NaclSecretKey};
 use joinery_proto::nick::Nick;
@@ -95,6 +95,8 @@ pub(crate) struct FakeMaker {
     /// Payload of the last `!auth`, opened.
     pub(crate) revelations: Vec<String>,
     pub(crate) fills: Vec<Fill>,
+    /// Transactions that it was shown.
+    pub(crate) shown: Vec<Transaction>,
     sessions: Vec<Session>,
     pub(crate) worth: u64,
 }
@@ -122,6 +124,7 @@ impl FakeMaker {
             takers_coin: None,
             revelations: Vec::new(),
             fills: Vec::new(),
+            shown: Vec::new(),
             sessions: Vec::new(),
             worth: 0,
         };
@@ -301,6 +304,7 @@ impl FakeMaker {
             return Vec::new();
         }
         let tx = parse_tx(&text).expect("takers send good transactions");
+        self.shown.push(tx.clone());
         let verified = share.verify(tx, Some(chain.height)).expect("takers pay what was agreed");
         session.signed += 1;
         let mut signatures = verified.sign().unwrap();

@@ -6,6 +6,7 @@
 
 mod chain;
 mod fake_maker;
+mod kills;
 mod market;
 mod real_maker;
 mod recorded;

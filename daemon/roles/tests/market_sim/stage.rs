@@ -1,6 +1,6 @@
 //! The scheduler: one taker with its wallet, makers, directories between them, in simulated time.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,17 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(3 * (20 * 60 + 120 + 13
 
 /// Something that a test does.
 type Act = fn(&mut Stage);
+
+/// When the power fails, at a step whose outcome is to be durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Before anything of it is on the disk.
+    Before,
+    /// When it is, and nobody has heard.
+    After,
+    /// A transaction is kept, and not sent yet.
+    Between,
+}
 
 enum Happening {
     ToTaker(ChannelEvent),
@@ -73,6 +84,14 @@ pub(crate) struct Stage {
     pub(crate) balance: u64,
     /// Transactions that the wallets have seen.
     noticed: usize,
+    /// Steps of the taker that were made durable.
+    durable: usize,
+    /// At which of them the power fails, and how.
+    pub(crate) cut: Option<(usize, Cut)>,
+    /// The step at which it did.
+    pub(crate) cut_at: Option<&'static str>,
+    /// Nicks of takers that are no more.
+    pub(crate) former: BTreeSet<Nick>,
 }
 
 pub(crate) fn policy() -> TakerPolicy {
@@ -123,6 +142,10 @@ impl Stage {
             at_phase: Vec::new(),
             balance: 0,
             noticed: 0,
+            durable: 0,
+            cut: None,
+            cut_at: None,
+            former: BTreeSet::new(),
         }
     }
 
@@ -167,7 +190,7 @@ impl Stage {
             request,
             policy,
             nick: self.nick,
-            own_nicks: Default::default(),
+            own_nicks: self.former.clone(),
             avoid: Default::default(),
             epoch: 1_700_000_000,
         };
@@ -187,9 +210,11 @@ impl Stage {
         self.queue.insert((self.now + wait, self.sequence), happening);
     }
 
+    /// Lets the taker do something, while there is one.
     fn with_taker(&mut self, act: impl FnOnce(&mut Taker, Duration)) {
         let now = self.now;
-        act(self.taker.as_mut().unwrap(), now);
+        let Some(taker) = &mut self.taker else { return };
+        act(taker, now);
         self.drain();
     }
 
@@ -331,7 +356,8 @@ impl Stage {
         if self.outcome.is_some() {
             return false;
         }
-        let wake = self.taker.as_ref().unwrap().next_wake().expect("it has a deadline");
+        let Some(taker) = &self.taker else { return false };
+        let wake = taker.next_wake().expect("it has a deadline");
         let makers = (0..).zip(&self.real).filter_map(|(i, m)| Some((m.machine.next_wake()?, i)));
         if let Some((at, index)) = makers.min()
             && at < wake
@@ -353,7 +379,7 @@ impl Stage {
                 self.now = self.now.max(wake);
                 self.with_taker(|taker, now| taker.tick(now));
                 let stuck = self.now == before && self.outcome.is_none();
-                let wake = self.taker.as_ref().unwrap().next_wake();
+                let wake = self.taker.as_ref().and_then(Taker::next_wake);
                 assert!(!stuck || wake.is_none_or(|wake| wake > self.now), "it spins");
             }
         }
@@ -390,6 +416,14 @@ impl Stage {
                 self.notice();
             }
             Happening::Answer(id, question) => {
+                if is_durable(&question) {
+                    if let Some((at, cut)) = self.cut
+                        && at == self.durable
+                    {
+                        return self.power_fails(question, cut);
+                    }
+                    self.durable += 1;
+                }
                 let wrong = self.confuse.filter(|_| self.rng.random_bool(0.1));
                 let answer = match wrong {
                     Some(confuse) => confuse(&mut self.rng),
@@ -403,6 +437,40 @@ impl Stage {
                 self.notice();
             }
         }
+    }
+
+    /// The taker is gone in the middle of this step. What it said before still reaches makers.
+    fn power_fails(&mut self, question: Question, cut: Cut) {
+        self.cut_at = Some(name(&question));
+        let question = match (cut, question) {
+            (Cut::Before, _) => None,
+            (Cut::Between, Question::Broadcast { round, transaction, sums, .. }) => {
+                Some(Question::Broadcast { round, transaction, sums, send: false })
+            }
+            (_, question) => Some(question),
+        };
+        if let Some(question) = question {
+            let _ = self.wallet.answer(question, &mut self.chain, &mut self.rng);
+        }
+        self.taker = None;
+        self.cut = None;
+        self.former.insert(self.nick);
+        while let Some((key, happening)) = self.queue.pop_first() {
+            self.now = self.now.max(key.0);
+            if !matches!(happening, Happening::Answer(..)) {
+                self.happen(happening);
+            }
+        }
+    }
+
+    /// The machine is on again: the wallet is opened from its journal, and the next request has a nick of its own.
+    pub(crate) fn power_returns(&mut self) {
+        self.wallet.reopen(&mut self.chain);
+        self.key = NickKey::new(secret(&format!("taker's nick {}", self.former.len())));
+        self.nick = self.key.nick();
+        self.routes.clear();
+        self.trace.clear();
+        self.progress.clear();
     }
 
     pub(crate) fn refresh_view(&mut self) {
@@ -475,12 +543,17 @@ impl Stage {
     }
 
     pub(crate) fn run(&mut self) -> &Outcome {
+        self.play();
+        self.check();
+        self.outcome.as_ref().unwrap()
+    }
+
+    /// Until the request is over, or the power fails.
+    pub(crate) fn play(&mut self) {
         let begun = self.now;
         while self.step() {
             assert!(self.now - begun < LONGEST, "it takes too long: {:?}", self.trace);
         }
-        self.check();
-        self.outcome.as_ref().unwrap()
     }
 
     /// Whatever happened: nobody honest has lost anything but what was agreed.
@@ -552,6 +625,19 @@ impl Stage {
     pub(crate) fn count(&self, word: &str) -> usize {
         self.trace.iter().filter(|said| said.split(' ').next() == Some(word)).count()
     }
+}
+
+/// Whether its answer says that something is durable.
+const fn is_durable(question: &Question) -> bool {
+    matches!(
+        question,
+        Question::Begin(_)
+            | Question::Reserve { .. }
+            | Question::Address { .. }
+            | Question::Record { .. }
+            | Question::Broadcast { .. }
+            | Question::End { .. }
+    )
 }
 
 fn name(question: &Question) -> &'static str {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use joinery_proto::bitcoin::consensus::encode;
 use joinery_proto::bitcoin::hashes::{Hash, sha256};
 use joinery_proto::bitcoin::secp256k1::SecretKey;
 use joinery_proto::bitcoin::{Address, Network, OutPoint, ScriptBuf, Transaction, Txid};
@@ -9,7 +10,7 @@ use joinery_proto::transaction::signing::{OwnCoin, p2wpkh};
 use joinery_roles::ask::{
     Answer, AskError, AttemptFeeRate, Question, SendResult, WalletCoin, WalletView,
 };
-use joinery_wallet::round::{Round, RoundEvent, RoundId, RoundSums};
+use joinery_wallet::round::{Round, RoundEnd, RoundEvent, RoundId, RoundSums};
 use joinery_wallet::snapshot::CoinKind;
 use joinery_wallet::types::Mixdepth;
 use rand::Rng;
@@ -28,6 +29,8 @@ pub(crate) struct Faults {
     pub(crate) rejects: bool,
     /// No coin can be held.
     pub(crate) unusable: bool,
+    /// The server gives no answer about these coins.
+    pub(crate) unanswered: BTreeSet<OutPoint>,
 }
 
 #[derive(Debug)]
@@ -185,6 +188,11 @@ impl FakeWallet {
                 Answer::Recorded(self.record(round, RoundEvent::Ended(end)))
             }
             Question::LookUp(_) if down => Answer::Found(Err(unreachable())),
+            Question::LookUp(coins)
+                if coins.iter().any(|coin| self.faults.unanswered.contains(&coin.outpoint)) =>
+            {
+                Answer::Found(Err(unreachable()))
+            }
             Question::LookUp(coins) => {
                 Answer::Found(Ok(coins.iter().map(|coin| chain.look_up(&coin.outpoint)).collect()))
             }
@@ -225,7 +233,7 @@ impl FakeWallet {
         if self.rounds[&round].signed.iter().any(|(known, _, _)| *known == txid) {
             return Ok(());
         }
-        let raw = joinery_proto::bitcoin::consensus::encode::serialize(tx);
+        let raw = encode::serialize(tx);
         self.record(round, RoundEvent::Signed { txid, raw, sums, time: 0 })?;
         self.signed.push(tx.clone());
         Ok(())
@@ -239,6 +247,35 @@ impl FakeWallet {
         entry.apply(&event);
         self.journal.push((round, event));
         Ok(())
+    }
+
+    /// What the wallet does when it is opened after a crash (`a_kill_at_any_step_of_a_round_reuses_no_coin_address_or_commitment`
+    /// in its own tests): rounds come from the journal alone, those that ran are over, and what was signed is sent.
+    pub(crate) fn reopen(&mut self, chain: &mut Chain) {
+        for (id, round) in &mut self.rounds {
+            let mut read = Round::new(*id, round.begin.clone());
+            for (_, event) in self.journal.iter().filter(|(of, _)| of == id) {
+                read.apply(event);
+            }
+            // The first sighting follows from the chain, not from the journal of this test.
+            if let Some((txid, time)) = round.seen {
+                read.apply(&RoundEvent::Seen { txid, time });
+            }
+            assert_eq!(*round, read, "the journal does not say everything");
+        }
+        let open = self.rounds.values().filter(|round| round.end.is_none()).map(|round| round.id);
+        for id in open.collect::<Vec<_>>() {
+            let end = RoundEnd { code: "interrupted".to_owned(), text: String::new(), time: 0 };
+            self.record(id, RoundEvent::Ended(end)).expect("the disk is there");
+        }
+        for round in self.rounds.values() {
+            let raw = round.signed.iter().map(|(_, raw, _)| raw);
+            for tx in raw.filter_map(|raw| encode::deserialize(raw).ok()) {
+                // Refused: it is beaten or known. It stays ours to follow.
+                let _ = chain.send(&tx);
+            }
+        }
+        self.notice(chain);
     }
 
     /// Notices what is in the mempool; returns rounds that changed.
