@@ -14,7 +14,7 @@ use joinery_roles::order_book::Book;
 use joinery_wallet::round::Round;
 use joinery_wallet::types::Network;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::executor::Sources;
 use super::party::{Machine, Parts, Party, Role, Surroundings};
@@ -150,6 +150,7 @@ fn timing(network: Network) -> MakerTiming {
     MakerTiming {
         reannounce_delay_max: Duration::from_secs(2),
         announce_interval: Duration::from_secs(3),
+        publish: (Duration::from_secs(1), Duration::from_secs(1)),
         ..usual
     }
 }
@@ -188,18 +189,6 @@ impl Role for MakerRole {
     }
 }
 
-/// How long a used commitment is kept to ourselves: the other makers of the same coinjoin must have answered its
-/// `!fill` before, or they refuse it (takers of the reference open their commitment to each maker as it comes). On a
-/// private chain of one machine nobody is that slow.
-fn publication_delay(network: Network) -> Duration {
-    if network == Network::Regtest {
-        return Duration::from_secs(1);
-    }
-    // Without randomness of the machine no maker has been started.
-    let [drawn] = random().unwrap_or([0]);
-    Duration::from_millis(5_000 + u64::from(drawn) * 39)
-}
-
 impl MakerRole {
     /// Publishes a commitment in a task of its own; `failed` hears of it when that cannot be done.
     fn publish(&self, commitment: Commitment, failed: mpsc::UnboundedSender<Commitment>) {
@@ -209,10 +198,8 @@ impl MakerRole {
             return;
         };
         let roles = Arc::clone(&self.roles);
-        let delay = publication_delay(self.roles.config.network);
         tokio::spawn(async move {
             let _place = place;
-            sleep(delay).await;
             let published = timeout(PUBLISH, publish(&roles, commitment)).await;
             if !matches!(published, Ok(Ok(()))) {
                 tracing::debug!("a used commitment was not published by a throwaway nick");

@@ -171,6 +171,10 @@ pub struct MakerTiming {
     pub chain_retry: Duration,
     /// How long after its signing a transaction may be sent by `!push` (`pending_tx_timeout`).
     pub push: Duration,
+    /// How long, at least and at most, a used commitment is kept to ourselves: the other makers of the same coinjoin
+    /// must have answered its `!fill` before they hear of it, or they refuse. Takers of the reference open their
+    /// commitment to each maker as it comes.
+    pub publish: (Duration, Duration),
 }
 
 impl Default for MakerTiming {
@@ -184,6 +188,7 @@ impl Default for MakerTiming {
             input_check: seconds(5),
             chain_retry: seconds(3),
             push: seconds(3_600),
+            publish: (seconds(5), seconds(15)),
         }
     }
 }

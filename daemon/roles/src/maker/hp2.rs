@@ -1,9 +1,13 @@
 //! Used commitments: what is believed, published for others and published of our own (`spec/protocol.md` 9.6,
 //! `spec/roles.md` 4.5).
 //!
+//! Our own are published a while after they were used ([`super::MakerTiming::publish`]), and at the latest when the
+//! maker ends.
+//!
 //! What others publish and what is published for others has budgets of its own, so that no flood delays our
 //! own publications (`hp2_priority_own_first`).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use joinery_proto::blacklist::CommitmentBlacklist;
@@ -27,6 +31,8 @@ const STORED_PER_MINUTE: f64 = 60.0;
 const RELAYED_PER_MINUTE: f64 = 10.0;
 /// Publications for others at once.
 const RELAY_BURST: u32 = 3;
+/// Used commitments that wait to be published; each has cost a taker a coin. The oldest is published early.
+const MAX_WAITING: usize = 256;
 /// Ways with a budget of their own.
 const MAX_WAYS: usize = 256;
 /// Seconds of a minute.
@@ -37,12 +43,61 @@ const MINUTE: f64 = 60.0;
 pub(super) struct Commitments {
     stored: Bounded<Source, Budget>,
     relayed: Budget,
+    /// Ours, and when each is to be published.
+    waiting: VecDeque<Waiting>,
+}
+
+/// A used commitment that nobody was told of yet.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    due: Duration,
+    commitment: Commitment,
+    taker: Nick,
 }
 
 impl Commitments {
     pub(super) fn new() -> Self {
         let relayed = Budget::new(RELAYED_PER_MINUTE / MINUTE, RELAY_BURST);
-        Self { stored: Bounded::new(MAX_WAYS), relayed }
+        Self { stored: Bounded::new(MAX_WAYS), relayed, waiting: VecDeque::new() }
+    }
+
+    /// A taker's commitment is used up: it is to be published, but not yet.
+    pub(super) fn used(
+        &mut self,
+        commitment: Commitment,
+        taker: Nick,
+        config: &MakerConfig,
+        desk: &mut Desk,
+    ) {
+        let (least, most) = config.timing.publish;
+        let wait = desk.uniform(least.as_secs_f64(), most.as_secs_f64());
+        let wait = Duration::try_from_secs_f64(wait).unwrap_or(most);
+        let due = desk.now.saturating_add(wait);
+        self.waiting.push_back(Waiting { due, commitment, taker });
+    }
+
+    /// Publishes what is due, and with `all` everything.
+    pub(super) fn publish(
+        &mut self,
+        all: bool,
+        config: &MakerConfig,
+        book: &Book,
+        desk: &mut Desk,
+    ) {
+        let mut early = self.waiting.len().saturating_sub(MAX_WAITING);
+        for waiting in std::mem::take(&mut self.waiting) {
+            if all || early > 0 || waiting.due <= desk.now {
+                publish(waiting.commitment, &waiting.taker, config, book, desk);
+                early = early.saturating_sub(1);
+            } else {
+                self.waiting.push_back(waiting);
+            }
+        }
+    }
+
+    /// When the next one is due.
+    pub(super) fn next_wake(&self) -> Option<Duration> {
+        self.waiting.iter().map(|waiting| waiting.due).min()
     }
 
     /// Somebody published a commitment: it is used, unless we take no such words. A session that runs with it goes
@@ -103,7 +158,7 @@ impl Commitments {
 }
 
 /// Publishes a commitment that we have used up.
-pub(super) fn publish(
+fn publish(
     commitment: Commitment,
     taker: &Nick,
     config: &MakerConfig,

@@ -102,7 +102,10 @@ impl Maker {
             ChannelEvent::Down(via) => self.announcer.down(*via),
             ChannelEvent::Public { from, via, text } => self.public(*from, *via, text),
             ChannelEvent::Private { from, via, text } => self.private(*from, *via, text),
-            ChannelEvent::Seen { .. } | ChannelEvent::Left { .. } => {}
+            ChannelEvent::Seen { .. }
+            | ChannelEvent::Left { .. }
+            | ChannelEvent::Lists(_)
+            | ChannelEvent::Serves { .. } => {}
         }
         self.work();
     }
@@ -271,13 +274,16 @@ impl Maker {
     pub fn next_wake(&self) -> Option<Duration> {
         match self.phase {
             Phase::Over => None,
-            Phase::Stopping { until } => self
-                .sessions
-                .next_wake(self.desk.now)
-                .map_or(Some(until), |wake| Some(wake.min(until))),
+            Phase::Stopping { until } => {
+                let sessions = self.sessions.next_wake(self.desk.now);
+                let wakes = [Some(until), sessions, self.commitments.next_wake()];
+                wakes.into_iter().flatten().min()
+            }
             Phase::Running => {
                 let sessions = self.sessions.next_wake(self.desk.now);
-                let wakes = [self.announcer.next_wake(), self.bond.next_wake(), sessions];
+                let commitments = self.commitments.next_wake();
+                let wakes =
+                    [self.announcer.next_wake(), self.bond.next_wake(), sessions, commitments];
                 wakes.into_iter().flatten().min()
             }
         }
@@ -306,6 +312,7 @@ impl Maker {
             return;
         }
         self.with_sessions(Sessions::tick);
+        self.commitments.publish(false, &self.config, &self.book, &mut self.desk);
         match self.phase {
             Phase::Running => {
                 let now = self.desk.now;
@@ -369,6 +376,8 @@ impl Maker {
     fn end(&mut self, end: MakerEnd) {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;
+            // They are used, whatever becomes of us.
+            self.commitments.publish(true, &self.config, &self.book, &mut self.desk);
             self.show();
             self.desk.out(Output::Finished(end));
         }

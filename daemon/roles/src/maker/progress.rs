@@ -15,7 +15,6 @@ use joinery_wallet::round::{RoundBegin, RoundEvent, RoundRole};
 use super::check::{self, InputCheck};
 use super::coins;
 use super::desk::Purpose;
-use super::hp2;
 use super::session::{Cause, LookUp, LookUpState, RoundState, Session, SessionId, Step};
 use super::sessions::{Env, Sessions};
 use crate::ask::{Answer, AskError, Question};
@@ -44,8 +43,7 @@ impl Sessions {
                 MakerOutput::ChooseCoins { .. } => self.choose(id, env),
                 MakerOutput::Persist(fact) => self.persist(id, fact, env),
                 MakerOutput::PublishCommitment(commitment) => {
-                    let (nick, config, book) = (session.nick, env.config, env.book);
-                    hp2::publish(commitment, &nick, config, book, env.desk);
+                    env.commitments.used(commitment, session.nick, env.config, env.desk);
                 }
                 MakerOutput::Ended(ended) => {
                     self.close(id, &Cause::Conversation(ended), env);

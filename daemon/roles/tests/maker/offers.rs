@@ -537,8 +537,8 @@ fn hp2_priority_own_first() {
     // Our own go out all the same.
     let mut taker = FakeTaker::new(&mut stage, 1);
     taker.until_ioauth(&mut stage);
+    stage.pass(secs(15));
     assert_eq!(stage.said_to(maker), [(PrivateWord::Hp2, taker.commitment().to_string())]);
-    stage.pass(secs(6));
     stage.take_left();
     let asker = stranger(1);
     stage.private(&asker, DIRECTORY, PrivateWord::Hp2, "zz");
@@ -556,6 +556,7 @@ fn publication_that_failed_goes_over_another_maker() {
     stage.maker.book(Arc::new(book), stage.now);
     let mut taker = FakeTaker::new(&mut stage, 1);
     taker.until_ioauth(&mut stage);
+    stage.pass(secs(15));
     assert!(stage.left.contains(&Left::Published(taker.commitment())));
     stage.maker.publication_failed(taker.commitment(), stage.now);
     stage.run();

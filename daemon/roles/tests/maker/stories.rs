@@ -1,5 +1,6 @@
 //! What a maker answers in each row of the tables of `spec/roles.md` 4.4, 4.5, 4.7 and 4.12.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bdk_wallet::bitcoin::Amount;
@@ -180,13 +181,6 @@ fn good_auth_shows_coins_after_everything_is_durable() {
     taker.until_ioauth(&mut stage);
     let asked = ["look up", "begin", "reserve", "coins", "address", "address", "revealed"];
     assert_eq!(stage.wallet.asked, asked);
-    let published = stage.left.iter().position(|left| matches!(left, Left::Published(_)));
-    let answered = stage
-        .left
-        .iter()
-        .position(|left| matches!(left, Left::Said { word: PrivateWord::IoAuth, .. }));
-    assert!(answered < published, "the others of the round must not refuse it before");
-    assert_eq!(stage.left[published.unwrap()], Left::Published(taker.commitment()));
     // Equal output to the next account, cyclically; change to the same.
     let io = taker.io.as_ref().unwrap();
     let addresses: Vec<_> =
@@ -352,6 +346,51 @@ fn chain_that_cannot_be_asked_is_never_the_takers_fault() {
     assert_eq!(stage.error(), Some("session_failed"));
     stage.wallet.unreachable = false;
     taker.until_ioauth(&mut stage);
+}
+
+/// When the others of the round have answered its `!fill`: they refuse a commitment that they have heard of.
+#[test]
+fn used_commitment_is_published_five_to_fifteen_seconds_later() {
+    let is_published = |stage: &Stage| {
+        let published = |left: &&Left| matches!(left, Left::Published(_));
+        stage.left.iter().filter(published).cloned().collect::<Vec<_>>()
+    };
+    let mut delays = BTreeSet::new();
+    let mut stage = Stage::new(&[(1, COIN), (2, COIN), (3, COIN), (4, COIN)]);
+    for number in 0..4 {
+        let mut taker = FakeTaker::new(&mut stage, number);
+        taker.until_ioauth(&mut stage);
+        stage.pass(Duration::from_millis(4_999));
+        assert_eq!(is_published(&stage), []);
+        let mut waited = 4_999;
+        while is_published(&stage).is_empty() {
+            stage.pass(Duration::from_millis(100));
+            waited += 100;
+        }
+        assert!(waited <= 15_099, "{waited} ms");
+        delays.insert(waited);
+        stage.pass(secs(60));
+        assert_eq!(is_published(&stage), [Left::Published(taker.commitment())], "once");
+    }
+    assert!(delays.len() > 1, "nobody can tell from it when the maker answered: {delays:?}");
+}
+
+#[test]
+fn used_commitments_are_published_before_a_maker_ends() {
+    let mut stage = Stage::new(&[(1, COIN), (2, COIN), (3, COIN), (4, COIN)]);
+    let mut takers = [1, 2].map(|number| FakeTaker::new(&mut stage, number));
+    for taker in &mut takers {
+        taker.until_ioauth(&mut stage);
+    }
+    stage.take_left();
+    stage.wallet.broken = Some(AskError::Closed);
+    let mut third = FakeTaker::new(&mut stage, 3);
+    third.fill(&mut stage);
+    third.auth(&mut stage);
+    let expected = takers.map(|taker| Left::Published(taker.commitment()));
+    let end = stage.left.iter().position(|left| matches!(left, Left::Finished(_))).unwrap();
+    assert_eq!(stage.left.get(end - 2..end), Some(&expected[..]));
+    assert_eq!(stage.left.get(end), Some(&Left::Finished(MakerEnd::WalletClosed)));
 }
 
 #[test]
@@ -749,7 +788,9 @@ fn stop_without_sessions_is_at_once_and_with_a_silent_taker_in_thirty_seconds() 
     stage.maker.stop(stage.now);
     stage.run();
     stage.pass(Duration::from_millis(29_999));
-    assert_eq!(stage.take_left().len(), 1, "the cancel");
+    let left = stage.take_left();
+    assert_eq!(left.len(), 2, "the cancel, and the commitment that was used: {left:?}");
+    assert_eq!(left.last(), Some(&Left::Published(taker.commitment())));
     stage.pass(Duration::from_millis(1));
     assert_eq!(stage.left.last(), Some(&Left::Finished(MakerEnd::Stopped)));
     assert_eq!(stage.wallet.rounds()[0].end.as_ref().unwrap().code, "stopped");
