@@ -19,6 +19,8 @@ mod listen;
 mod logging;
 mod market;
 mod roles;
+#[cfg(test)]
+mod scripted_chain;
 mod supervise;
 mod systemd;
 mod terminal;

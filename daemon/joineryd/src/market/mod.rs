@@ -315,19 +315,20 @@ impl Session {
     }
 }
 
-/// What the chain says of a bonded coin. That it cannot be asked is not held against the coin; a lie, a refusal or no
-/// answer in time is: a stranger could have named a script that no server can answer for.
+/// What the chain says of a bonded coin. Only "not among the unspent coins" is held against the coin. A refusal, a
+/// contradiction or silence is not, but the question is not repeated soon: a stranger could have named a script that
+/// no server can answer for.
 async fn ask_chain(chain: &dyn ChainSource, coin: &BondedCoin) -> BondAnswer {
-    let absent = |error: &ChainError| match error {
+    let no_answer = |error: &ChainError| match error {
         ChainError::Lie { .. } | ChainError::Server { .. } | ChainError::TimedOut => {
-            BondAnswer::Absent
+            BondAnswer::Unanswered
         }
         _ => BondAnswer::Unavailable,
     };
     let output = match chain.foreign_output(coin.outpoint, coin.script_pubkey()).await {
         Ok(Some(output)) => output,
         Ok(None) => return BondAnswer::Absent,
-        Err(error) => return absent(&error),
+        Err(error) => return no_answer(&error),
     };
     // Unconfirmed: not yet a bond.
     let Some(height) = output.height else { return BondAnswer::Absent };
@@ -337,7 +338,7 @@ async fn ask_chain(chain: &dyn ChainSource, coin: &BondedCoin) -> BondAnswer {
             height,
             time,
         },
-        Err(error) => absent(&error),
+        Err(error) => no_answer(&error),
     }
 }
 
@@ -345,5 +346,43 @@ async fn ask_chain(chain: &dyn ChainSource, coin: &BondedCoin) -> BondAnswer {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").field("nick", &self.channels.nick()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use joinery_wallet::bitcoin::OutPoint;
+    use joinery_wallet::bitcoin::secp256k1::{PublicKey, SecretKey};
+    use joinery_wallet::chain::ForeignOutput;
+
+    use super::*;
+    use crate::scripted_chain::{NO_ANSWERS, ScriptedChain};
+
+    #[allow(clippy::unnecessary_wraps)] // the form of an answer
+    fn output(
+        confirmations: u32,
+        height: Option<u32>,
+    ) -> Result<Option<ForeignOutput>, ChainError> {
+        Ok(Some(ForeignOutput { value: 5, confirmations, height }))
+    }
+
+    #[tokio::test]
+    async fn bond_is_absent_only_when_the_server_says_so() {
+        let secret = SecretKey::from_slice(&[1; 32]).expect("below the group order");
+        let key = PublicKey::from_secret_key(joinery_proto::secp(), &secret);
+        let coin = BondedCoin { outpoint: OutPoint::null(), locktime: 1_900_000_000, key };
+        let ask = async |reply| ask_chain(&ScriptedChain::new(reply), &coin).await;
+        let mut answers = Vec::new();
+        for reply in NO_ANSWERS {
+            answers.push(ask(reply).await);
+        }
+        let (away, none) = (BondAnswer::Unavailable, BondAnswer::Unanswered);
+        assert_eq!(answers, [away, away, none, none, none]);
+        assert_eq!(ask(|| Ok(None)).await, BondAnswer::Absent);
+
+        assert_eq!(ask(|| output(0, None)).await, BondAnswer::Absent, "unconfirmed");
+        let found = ask(|| output(3, Some(7))).await;
+        let amount = joinery_proto::bitcoin::Amount::from_sat(5);
+        assert_eq!(found, BondAnswer::Confirmed { amount, height: 7, time: 1_700_000_000 });
     }
 }

@@ -205,7 +205,7 @@ impl Sources {
     }
 }
 
-/// Looks all coins up at once; one that cannot be asked about makes the whole unknown.
+/// Looks all coins up at once; one that the server gives no answer about makes the whole unknown.
 async fn look_up(
     chain: &Arc<dyn ChainSource>,
     utxos: &[WireUtxo],
@@ -234,14 +234,14 @@ async fn look_up_one(
     let script = match &utxo.hint {
         Some(hint) => hint.script.clone(),
         None => {
-            let Some(tx) = absent(chain.transaction(outpoint.txid).await)?.flatten() else {
-                return Ok(None);
-            };
+            let tx = chain.transaction(outpoint.txid).await.map_err(|error| no_answer(&error))?;
+            let Some(tx) = tx else { return Ok(None) };
             let Some(output) = tx.output.get(outpoint.vout as usize) else { return Ok(None) };
             output.script_pubkey.clone()
         }
     };
-    let found = absent(chain.unspent_output(outpoint, script.clone()).await)?.flatten();
+    let found =
+        chain.unspent_output(outpoint, script.clone()).await.map_err(|error| no_answer(&error))?;
     Ok(found.map(|output| ForeignCoin {
         outpoint,
         value: output.value,
@@ -250,16 +250,13 @@ async fn look_up_one(
     }))
 }
 
-/// A server that refuses or lies about this coin says nothing good of it; one that cannot be asked says nothing.
-fn absent<T>(answer: Result<T, ChainError>) -> Result<Option<T>, AskError> {
-    match answer {
-        Ok(found) => Ok(Some(found)),
-        Err(error @ (ChainError::Lie { .. } | ChainError::Server { .. })) => {
-            tracing::debug!(%error, "a coin cannot be looked up");
-            Ok(None)
-        }
-        Err(error) => Err(AskError::Unreachable(bounded(&error.to_string()))),
+/// A coin is not there when the server says so, and only then. Whatever else comes back (nothing, a refusal, a
+/// contradiction) is about our server: no counterparty hears that its coin does not exist (`spec/roles.md` 1.6).
+fn no_answer(error: &ChainError) -> AskError {
+    if matches!(error, ChainError::Lie { .. } | ChainError::Server { .. }) {
+        tracing::debug!(%error, "the Electrum server gives no answer about a coin");
     }
+    AskError::Unreachable(bounded(&error.to_string()))
 }
 
 /// Sends a transaction that a taker asked us to send.
@@ -308,4 +305,42 @@ fn no_rate(error: SendError) -> AskError {
 
 fn bounded(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use joinery_proto::utxo::UtxoHint;
+    use joinery_wallet::bitcoin::{OutPoint, ScriptBuf};
+    use joinery_wallet::chain::ForeignOutput;
+
+    use super::*;
+    use crate::scripted_chain::{NO_ANSWERS, ScriptedChain};
+
+    fn coins() -> [WireUtxo; 2] {
+        let plain = WireUtxo::plain(OutPoint::null());
+        let hint = Some(UtxoHint { script: ScriptBuf::new(), height: 1 });
+        [plain.clone(), WireUtxo { hint, ..plain }]
+    }
+
+    #[tokio::test]
+    async fn coin_is_not_there_only_when_the_server_says_so() {
+        for reply in NO_ANSWERS {
+            let chain: Arc<dyn ChainSource> = Arc::new(ScriptedChain::new(reply));
+            for coin in coins() {
+                let found = look_up(&chain, &[coin]).await;
+                assert!(matches!(found, Err(AskError::Unreachable(_))), "{found:?}");
+            }
+        }
+        let chain: Arc<dyn ChainSource> = Arc::new(ScriptedChain::new(|| Ok(None)));
+        assert_eq!(look_up(&chain, &coins()).await, Ok(vec![None, None]));
+    }
+
+    #[tokio::test]
+    async fn hint_is_asked_about_as_it_is() {
+        let there = || Ok(Some(ForeignOutput { value: 7, confirmations: 5, height: Some(1) }));
+        let chain: Arc<dyn ChainSource> = Arc::new(ScriptedChain::new(there));
+        let [_, hinted] = coins();
+        let found = look_up(&chain, &[hinted]).await.expect("answered");
+        assert_eq!(found[0].as_ref().map(|coin| (coin.value, coin.confirmations)), Some((7, 5)));
+    }
 }

@@ -87,6 +87,14 @@ impl ServerError {
             .iter()
             .any(|word| text.contains(word))
     }
+
+    /// Whether the server means that it has no time for anybody, or for us: nothing that was asked for is to blame.
+    fn is_busy(&self) -> bool {
+        let text = self.text.to_ascii_lowercase();
+        ["busy", "excessive", "too many requests", "overloaded", "try again"]
+            .iter()
+            .any(|word| text.contains(word))
+    }
 }
 
 /// Why a single call failed.
@@ -114,9 +122,29 @@ impl CallError {
 impl From<CallError> for ChainError {
     fn from(error: CallError) -> Self {
         match error {
+            CallError::Server(error) if error.is_busy() => Self::Unavailable { reason: error.text },
             CallError::Server(error) => Self::Server { text: error.text },
             CallError::TimedOut => Self::TimedOut,
             CallError::Link(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_server_says_nothing_of_what_was_asked() {
+        let answered =
+            |text: &str| ChainError::from(CallError::from(ServerError { text: text.to_owned() }));
+        for text in
+            ["Server busy - request timed out", "excessive resource usage", "Try again later"]
+        {
+            assert!(matches!(answered(text), ChainError::Unavailable { .. }), "{text}");
+        }
+        for text in ["history too large", "internal error", "response too large (at least 1 MB)"] {
+            assert!(matches!(answered(text), ChainError::Server { .. }), "{text}");
         }
     }
 }

@@ -58,6 +58,9 @@ pub enum BondAnswer {
     Absent,
     /// The chain could not be asked. Says nothing about the coin.
     Unavailable,
+    /// The server was asked and gave no answer that could be used. Says nothing about the coin either, but may have to
+    /// do with it.
+    Unanswered,
 }
 
 /// The best block, as far as bonds need it.
@@ -101,6 +104,8 @@ struct Known {
     until: Duration,
     /// Block at which it was found.
     tip: Option<BlockHash>,
+    /// When it was found last.
+    at: Duration,
     /// In the queue or on the way.
     pending: bool,
 }
@@ -155,6 +160,7 @@ impl Lookups {
             found: None,
             until: now,
             tip: None,
+            at: now,
             pending: false,
         });
         let moved = known.found.is_some() && known.tip != tip;
@@ -212,6 +218,7 @@ impl Lookups {
         let lasts = match answer {
             BondAnswer::Confirmed { amount, height, time } => {
                 known.found = Some(Found { amount, height, time });
+                known.at = now;
                 self.timing.bond_found
             }
             BondAnswer::Absent => {
@@ -220,7 +227,12 @@ impl Lookups {
             }
             // What was known stands: a server that is away has spent nobody's coins.
             BondAnswer::Unavailable => self.timing.bond_retry,
+            BondAnswer::Unanswered => self.timing.bond_absent,
         };
+        // Not for ever: nobody may keep the weight of a bond by making it hard to look up.
+        if now.saturating_sub(known.at) >= self.timing.bond_trust {
+            known.found = None;
+        }
         known.until = now.saturating_add(lasts);
         known.tip = tip;
         before != known.found

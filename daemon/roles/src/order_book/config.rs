@@ -57,12 +57,18 @@ pub struct OrderBookTiming {
     pub lookup: Duration,
     /// A bond that was found is looked up again after this, or at the next block.
     pub bond_found: Duration,
-    /// A bond that was not found is looked up again after this.
+    /// A bond that was not found, or that the server gave no answer about, is looked up again after this.
     pub bond_absent: Duration,
     /// A bond is looked up again this long after the chain could not be asked.
     pub bond_retry: Duration,
+    /// A bond that was found and cannot be looked up again counts for this long.
+    pub bond_trust: Duration,
     /// Directories are compared by what they showed at least this long ago: lines need time to arrive.
     pub settle: Duration,
+    /// How long makers may take to come back to a directory before it is asked where they are: joinmarket-ng's try every
+    /// 300 s, those of the reference after half as long again as they were away, and our copy of its peer list may be as
+    /// old as [`Self::refresh`].
+    pub grace: Duration,
 }
 
 impl Default for OrderBookTiming {
@@ -80,7 +86,9 @@ impl Default for OrderBookTiming {
             bond_found: seconds(3_600),
             bond_absent: seconds(600),
             bond_retry: seconds(30),
+            bond_trust: seconds(6 * 3_600),
             settle: seconds(30),
+            grace: seconds(900),
         }
     }
 }

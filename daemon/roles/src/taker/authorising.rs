@@ -143,9 +143,13 @@ impl Attempt {
     }
 
     /// Asks the chain again where it could not be asked. When the phase is over, makers that could not be checked are
-    /// left out without blame.
+    /// left out without blame. Where the chain did answer about others, later attempts prefer those.
     pub(super) fn look_up_again(&mut self, late: bool, ctx: &mut Context) {
+        let answered = self.active() > 0;
         for slot in &mut self.slots {
+            if late && answered && slot.stage == Stage::Checking {
+                ctx.setup.avoid.insert(slot.nick);
+            }
             if late && slot.stage == Stage::Checking {
                 let text = "the chain could not be asked about its coins".to_owned();
                 slot.stage = Stage::Dropped(MakerFailure { code: "chain_unreachable", text });

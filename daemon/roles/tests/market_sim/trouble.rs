@@ -374,6 +374,23 @@ fn nobody_is_blamed_when_the_chain_cannot_be_asked() {
     assert!(failures(&stage).is_empty());
 }
 
+/// What the server does not answer about is not said to be gone; and a maker that names such coins does not stop the
+/// request again and again.
+#[test]
+fn maker_whose_coins_get_no_answer_is_left_out_without_blame() {
+    for replacement_rounds in [0, 2] {
+        let mut stage = stage(&[Honest; 4]);
+        let coin = stage.makers[0].coins[0].outpoint;
+        stage.wallet.faults.unanswered.insert(coin);
+        stage.begin(request(2), TakerPolicy { replacement_rounds, minimum_makers: 2, ..plain() });
+        assert_eq!(stage.run().verdict.reason, Reason::Complete);
+        assert!(failures(&stage).is_empty(), "{:?}", failures(&stage));
+        assert_eq!(stage.trace.iter().filter(|said| *said == "fill 0").count(), 1);
+        let attempts = stage.outcome.as_ref().unwrap().attempts;
+        assert_eq!(attempts, if replacement_rounds == 0 { 2 } else { 1 });
+    }
+}
+
 /// Nothing leaves before its fact is durable.
 #[test]
 fn a_full_disk_stops_everything_before_it_leaves() {
