@@ -139,13 +139,17 @@ impl Channels {
         }
     }
 
-    /// Asks makers for their offers. False when the channel has ended.
+    /// Asks makers for their offers, and directories who is there: makers of the reference come back to a directory
+    /// without a word. False when the channel has ended.
     pub(crate) async fn ask_offers(&self, on: Source) -> bool {
         match (on, &self.irc) {
             (Source::Irc(server), Some(irc)) => {
                 irc.request_orderbook(irc_channel::Audience::Server(server)).await.is_ok()
             }
-            _ => self.announce("orderbook".to_owned(), Some(on)).await.is_ok(),
+            _ => {
+                self.announce("orderbook".to_owned(), Some(on)).await.is_ok()
+                    && self.onion.request_peers().await.is_ok()
+            }
         }
     }
 

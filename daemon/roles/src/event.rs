@@ -54,6 +54,13 @@ pub enum ChannelEvent {
         /// Where.
         via: Source,
     },
+    /// This directory is asked who is there, and has said that it answers such questions.
+    Lists(DirectoryId),
+    /// A directory's peer list names a place where this nick serves. It is on every list then that leaves nobody out.
+    Serves {
+        /// Who.
+        nick: Nick,
+    },
     /// A nick is gone from there. It may still be elsewhere.
     Left {
         /// Who.

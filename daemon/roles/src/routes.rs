@@ -60,7 +60,10 @@ impl Routes {
     /// A channel has news. Events of all channels of one nick come here.
     pub fn event(&mut self, event: &ChannelEvent) {
         match event {
-            ChannelEvent::Up(_) | ChannelEvent::Public { .. } => {}
+            ChannelEvent::Up(_)
+            | ChannelEvent::Public { .. }
+            | ChannelEvent::Lists(_)
+            | ChannelEvent::Serves { .. } => {}
             ChannelEvent::Seen { nick, via } => {
                 self.enter(*nick, *via);
             }

@@ -192,6 +192,9 @@ impl Rig {
             ChannelEvent::Public { from, via, text } => {
                 assert!(via == irc && self.up && from != key(1).nick() && !text.is_empty());
             }
+            ChannelEvent::Lists(_) | ChannelEvent::Serves { .. } => {
+                unreachable!("IRC has no peer lists")
+            }
             ChannelEvent::Private { from, via, text } => {
                 assert!(via == irc && self.up && from == self.peer.nick());
                 // Words are not signed: a relay may change the first one, and nothing else.

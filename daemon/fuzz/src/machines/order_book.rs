@@ -97,7 +97,9 @@ pub fn order_book(data: &[u8]) -> bool {
     while !script.is_empty() && steps < 200 {
         steps += 1;
         let from = script.byte();
-        match script.byte() % 16 {
+        match script.byte() % 18 {
+            16 => book.event(&ChannelEvent::Lists(DirectoryId((from % 4).into())), now),
+            17 => book.event(&ChannelEvent::Serves { nick: nick(from) }, now),
             0 => now += pause(&mut script),
             1 => book.event(&ChannelEvent::Up(source(&mut script)), now),
             2 => book.event(&ChannelEvent::Down(source(&mut script)), now),
@@ -114,9 +116,10 @@ pub fn order_book(data: &[u8]) -> bool {
             }
             6 | 7 => {
                 if let Some(coin) = script.pick(&asked) {
-                    let answer = match script.byte() % 4 {
+                    let answer = match script.byte() % 5 {
                         0 => BondAnswer::Absent,
                         1 => BondAnswer::Unavailable,
+                        2 => BondAnswer::Unanswered,
                         _ => BondAnswer::Confirmed {
                             amount: Amount::from_sat(script.near(1_000_000)),
                             height: u32::from(script.byte()),

@@ -104,6 +104,14 @@ impl OnionHandle {
         self.call(OnionChannel::request_orderbook).await
     }
 
+    /// Asks for peer lists where they are given ([`OnionChannel::request_peers`]).
+    ///
+    /// # Errors
+    /// When the channel has ended.
+    pub async fn request_peers(&self) -> Result<(), ChannelStopped> {
+        self.call(OnionChannel::request_peers).await
+    }
+
     /// Signs and sends a private message on exactly one way; `prefer` is the one on which the message came that this
     /// one answers ([`OnionChannel::send_private`]).
     ///

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use joinery_proto::nick::Nick;
 use joinery_proto::onion::envelope::{Envelope, MessageType};
+use joinery_proto::onion::features::PEERLIST_FEATURES;
 use joinery_proto::onion::handshake::PeerHandshake;
 use joinery_proto::onion::location::Location;
 use rand::SeedableRng;
@@ -409,9 +410,14 @@ impl OnionChannel {
         });
         directory.clear();
         directory.peer_list_wanted = want_peers;
+        let lists =
+            want_peers && directory.session().is_some_and(|up| up.features.has(PEERLIST_FEATURES));
         let motd = greeting.motd;
         self.out(Output::Log(LogFact::DirectoryUp { directory: id, verified, motd }));
         self.event(ChannelEvent::Up(Source::Directory(id)));
+        if lists {
+            self.event(ChannelEvent::Lists(id));
+        }
         self.flush_directory(id);
     }
 

@@ -22,6 +22,8 @@ pub struct PeerInfo {
     pub(super) before: u64,
     /// Where it says, or a directory says, that it serves. A hint: nothing proves it.
     pub location: Option<PeerAddress>,
+    /// A peer list has named a place where it serves, whether we may dial that or not.
+    pub(super) serves: bool,
     /// Its flags as far as they are known.
     pub features: Features,
     /// The way on which its last verified message came.

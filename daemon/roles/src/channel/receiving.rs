@@ -161,31 +161,42 @@ impl OnionChannel {
                 self.left(entry.nick, id);
                 continue;
             }
-            self.seen(entry.nick, id);
+            // Who listens may have forgotten a nick that was nowhere for a while.
+            let fresh = self.seen(entry.nick, id);
             let may_dial = match &entry.location {
                 Location::Address(address) => self.config.may_dial(address),
                 Location::NotServing => false,
             };
+            let mut news = false;
             self.peers.update(&entry.nick, |peer| {
-                if let (Location::Address(address), true) = (entry.location, may_dial) {
-                    peer.note_location(address);
+                if let Location::Address(address) = entry.location {
+                    news = fresh || !peer.serves;
+                    peer.serves = true;
+                    if may_dial {
+                        peer.note_location(address);
+                    }
                 }
                 if !entry.features.is_empty() {
                     peer.features = entry.features;
                 }
             });
+            if news {
+                self.event(ChannelEvent::Serves { nick: entry.nick });
+            }
         }
         self.release_parked();
     }
 
-    /// A nick showed itself on a directory.
-    fn seen(&mut self, nick: Nick, id: DirectoryId) {
-        let Some(peer) = self.peers.claimed(nick) else { return };
-        if !peer.is_at(id) {
+    /// A nick showed itself on a directory. Whether that is news.
+    fn seen(&mut self, nick: Nick, id: DirectoryId) -> bool {
+        let Some(peer) = self.peers.claimed(nick) else { return false };
+        let news = !peer.is_at(id);
+        if news {
             peer.present |= bit(id);
             peer.before &= !bit(id);
             self.event(ChannelEvent::Seen { nick, via: Source::Directory(id) });
         }
+        news
     }
 
     fn left(&mut self, nick: Nick, id: DirectoryId) {
@@ -250,7 +261,9 @@ impl OnionChannel {
             peer.route = Some(via);
         }
         match via {
-            Source::Directory(id) => self.seen(from, id),
+            Source::Directory(id) => {
+                self.seen(from, id);
+            }
             Source::Direct(link) => self.bind(link, from),
             Source::Irc(_) => {}
         }

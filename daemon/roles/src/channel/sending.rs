@@ -95,13 +95,15 @@ impl OnionChannel {
         }
     }
 
-    /// Asks for peer lists where they are given, at most once a minute each.
+    /// Asks for peer lists where they are given. One that was asked for within the last minute is new enough.
     pub fn request_peers(&mut self, now: Duration) {
         self.now = self.now.max(now);
         for index in 0..self.directories.len() {
             let Some(id) = directory_id(index) else { continue };
             let Some(directory) = self.directory(id) else { continue };
-            if directory.session().is_some() {
+            let asked = directory.peer_list_at;
+            let fresh = asked.is_some_and(|at| now < at.saturating_add(PEER_LIST_INTERVAL));
+            if directory.session().is_some() && !fresh {
                 directory.peer_list_wanted = true;
                 self.flush_directory(id);
             }

@@ -174,8 +174,8 @@ pub(super) fn offers(
         let mut directories: Vec<DirectoryId> = maker
             .places
             .iter()
-            .filter_map(|place| match place {
-                Source::Directory(id) => Some(*id),
+            .filter_map(|place| match place.via {
+                Source::Directory(id) => Some(id),
                 Source::Direct(_) | Source::Irc(_) => None,
             })
             .collect();
@@ -188,7 +188,7 @@ pub(super) fn offers(
                 disputed: listed.disputed,
                 heard: listed.heard(),
                 directories: directories.clone(),
-                direct: maker.places.iter().any(|place| matches!(place, Source::Direct(_))),
+                direct: maker.places.iter().any(|place| matches!(place.via, Source::Direct(_))),
                 bond_value: value,
             });
         }

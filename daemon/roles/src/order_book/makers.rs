@@ -37,6 +37,8 @@ pub(super) struct Shown {
     pub(super) via: Source,
     /// Digest of the terms; `None`: it was cancelled.
     pub(super) terms: Option<u64>,
+    /// When it showed that first, and when last.
+    pub(super) first: Duration,
     pub(super) at: Duration,
 }
 
@@ -44,6 +46,8 @@ pub(super) struct Shown {
 #[derive(Debug, Clone)]
 pub(super) struct Listed {
     pub(super) offer: Offer,
+    /// Since when these terms are known.
+    pub(super) since: Duration,
     /// When its maker last signed these terms.
     pub(super) signed: Option<Duration>,
     /// When a public line last had these terms.
@@ -52,6 +56,8 @@ pub(super) struct Listed {
     pub(super) disputed: bool,
     /// Public lines, one a way.
     pub(super) shown: Vec<Shown>,
+    /// Directories that brought these terms with their maker's signature, one bit each.
+    answered: u64,
 }
 
 impl Listed {
@@ -65,13 +71,39 @@ impl Listed {
         self.signed.is_some_and(|at| now.saturating_sub(at) < lifetime)
     }
 
+    /// Whether a directory brought these terms with their maker's signature.
+    pub(super) fn is_answered_by(&self, via: Source) -> bool {
+        self.answered & bit(via) != 0
+    }
+
     fn note(&mut self, via: Source, terms: Option<u64>, at: Duration) {
         if let Some(shown) = self.shown.iter_mut().find(|shown| shown.via == via) {
-            *shown = Shown { via, terms, at };
+            let first = if shown.terms == terms { shown.first } else { at };
+            *shown = Shown { via, terms, first, at };
         } else if self.shown.len() < MAX_PLACES {
-            self.shown.push(Shown { via, terms, at });
+            self.shown.push(Shown { via, terms, first: at, at });
         }
     }
+
+    /// The maker has other terms now.
+    fn replace(&mut self, offer: Offer, now: Duration) {
+        (self.offer, self.since, self.answered) = (offer, now, 0);
+    }
+}
+
+/// A directory's bit; other ways have none. There are at most 64 directories.
+fn bit(via: Source) -> u64 {
+    match via {
+        Source::Directory(id) => 1_u64.checked_shl(id.0.into()).unwrap_or(0),
+        Source::Direct(_) | Source::Irc(_) => 0,
+    }
+}
+
+/// Where a nick is, and since when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) via: Source,
+    pub(super) since: Duration,
 }
 
 /// Digest of an offer's terms, for comparing what directories show.
@@ -87,11 +119,31 @@ pub(super) struct Maker {
     /// Whose quota it counts against.
     introduced: Group,
     /// Ways on which it is there.
-    pub(super) places: Vec<Source>,
+    pub(super) places: Vec<Place>,
+    /// Directories that it left, or that said so, and when, until it is there again.
+    left: Vec<Place>,
+    /// A peer list says where it serves.
+    pub(super) serves: bool,
     pub(super) offers: BTreeMap<OfferId, Listed>,
     pub(super) bond: Option<BondClaim>,
     /// Digest of the proof that was checked last: the same text is not checked twice.
     pub(super) checked: Option<u64>,
+}
+
+impl Maker {
+    /// Since when it is there.
+    pub(super) fn there_since(&self, via: Source) -> Option<Duration> {
+        self.places.iter().find(|place| place.via == via).map(|place| place.since)
+    }
+
+    /// When it left a way on which it is not there any more.
+    pub(super) fn left_at(&self, via: Source) -> Option<Duration> {
+        self.left.iter().find(|place| place.via == via).map(|place| place.since)
+    }
+
+    fn leave(&mut self, via: Source) {
+        self.places.retain(|place| place.via != via);
+    }
 }
 
 /// What an input changed.
@@ -168,7 +220,13 @@ impl Makers {
     }
 
     /// The maker, made if the way's quota allows.
-    fn enter(&mut self, nick: Nick, via: Source, offers: bool) -> Option<&mut Maker> {
+    fn enter(
+        &mut self,
+        nick: Nick,
+        via: Source,
+        offers: bool,
+        now: Duration,
+    ) -> Option<&mut Maker> {
         if nick == self.ours {
             return None;
         }
@@ -183,6 +241,8 @@ impl Makers {
             let maker = Maker {
                 introduced,
                 places: Vec::new(),
+                left: Vec::new(),
+                serves: false,
                 offers: BTreeMap::new(),
                 bond: None,
                 checked: None,
@@ -190,24 +250,36 @@ impl Makers {
             self.makers.insert(nick, maker);
         }
         let maker = self.makers.get_mut(&nick)?;
-        if !maker.places.contains(&via) && maker.places.len() < MAX_PLACES {
-            maker.places.push(via);
+        if maker.there_since(via).is_none() && maker.places.len() < MAX_PLACES {
+            maker.places.push(Place { via, since: now });
+            maker.left.retain(|place| place.via != via);
         }
         Some(maker)
     }
 
     /// A nick is there.
-    pub(super) fn seen(&mut self, nick: Nick, via: Source) -> Change {
+    pub(super) fn seen(&mut self, nick: Nick, via: Source, now: Duration) -> Change {
         let before = self.makers.get(&nick).map(|maker| maker.places.len());
-        let Some(maker) = self.enter(nick, via, false) else { return NOTHING };
+        let Some(maker) = self.enter(nick, via, false, now) else { return NOTHING };
         let moved = before.is_some_and(|before| before != maker.places.len());
         if moved && !maker.offers.is_empty() { VISIBLE } else { NOTHING }
     }
 
+    /// A peer list says where a nick serves.
+    pub(super) fn serves(&mut self, nick: &Nick) {
+        if let Some(maker) = self.makers.get_mut(nick) {
+            maker.serves = true;
+        }
+    }
+
     /// A nick is gone from there; nowhere left: its offers and bond go, too.
-    pub(super) fn left(&mut self, nick: &Nick, via: Source) -> Change {
+    pub(super) fn left(&mut self, nick: &Nick, via: Source, now: Duration) -> Change {
         let Some(maker) = self.makers.get_mut(nick) else { return NOTHING };
-        maker.places.retain(|place| *place != via);
+        // Directories are few and stay; direct connections have a new number each time.
+        if matches!(via, Source::Directory(_)) && maker.there_since(via).is_some() {
+            maker.left.push(Place { via, since: now });
+        }
+        maker.leave(via);
         let visible = !maker.offers.is_empty();
         if maker.places.is_empty() {
             self.remove(nick);
@@ -221,7 +293,7 @@ impl Makers {
         let mut change = NOTHING;
         for (nick, maker) in &mut self.makers {
             let before = maker.places.len();
-            maker.places.retain(|place| *place != via);
+            maker.leave(via);
             change.visible |= maker.places.len() != before && !maker.offers.is_empty();
             if maker.places.is_empty() {
                 gone.push(*nick);
@@ -251,11 +323,14 @@ impl Makers {
         offer: Offer,
         now: Duration,
     ) -> Change {
-        let Some(maker) = self.enter(nick, via, true) else { return NOTHING };
+        let Some(maker) = self.enter(nick, via, true, now) else { return NOTHING };
         if let Some(listed) = maker.offers.get_mut(&offer.id) {
             let same = listed.offer == offer;
             let visible = !same || listed.signed.is_none() || listed.disputed;
-            listed.offer = offer;
+            if !same {
+                listed.replace(offer, now);
+            }
+            listed.answered |= bit(via);
             listed.signed = Some(now);
             listed.public = if same { listed.public } else { None };
             listed.disputed = false;
@@ -271,7 +346,7 @@ impl Makers {
             Some(None) => return NOTHING,
             None => {}
         }
-        self.add(nick, offer, Some(now), None)
+        self.add(nick, offer, via, true, now)
     }
 
     /// A line claims that the maker has these terms.
@@ -283,7 +358,7 @@ impl Makers {
         now: Duration,
     ) -> Change {
         let stale = self.stale;
-        let Some(maker) = self.enter(nick, via, true) else { return NOTHING };
+        let Some(maker) = self.enter(nick, via, true, now) else { return NOTHING };
         if let Some(listed) = maker.offers.get_mut(&offer.id) {
             let digest = terms(&offer);
             listed.note(via, Some(digest), now);
@@ -296,22 +371,24 @@ impl Makers {
                 listed.disputed = true;
                 return change;
             }
-            (listed.offer, listed.signed, listed.public) = (offer, None, Some(now));
+            listed.replace(offer, now);
+            (listed.signed, listed.public) = (None, Some(now));
             listed.disputed = false;
             return NEW;
         }
         if maker.offers.len() >= MAX_OFFERS_PER_NICK {
             return NOTHING;
         }
-        self.add(nick, offer, None, Some((via, now)))
+        self.add(nick, offer, via, false, now)
     }
 
     fn add(
         &mut self,
         nick: Nick,
         offer: Offer,
-        signed: Option<Duration>,
-        public: Option<(Source, Duration)>,
+        via: Source,
+        signed: bool,
+        now: Duration,
     ) -> Change {
         let Some(maker) = self.makers.get_mut(&nick) else { return NOTHING };
         let used = self.used.entry(maker.introduced).or_default();
@@ -324,13 +401,15 @@ impl Makers {
         }
         let mut listed = Listed {
             offer,
-            signed,
-            public: public.map(|(_, at)| at),
+            since: now,
+            signed: signed.then_some(now),
+            public: (!signed).then_some(now),
             disputed: false,
             shown: Vec::new(),
+            answered: if signed { bit(via) } else { 0 },
         };
-        if let Some((via, at)) = public {
-            listed.note(via, Some(terms(&offer)), at);
+        if !signed {
+            listed.note(via, Some(terms(&offer)), now);
         }
         maker.offers.insert(offer.id, listed);
         NEW

@@ -104,7 +104,7 @@ impl OrderBook {
             makers: Makers::new(&config),
             lookups: Lookups::new(&limits, timing),
             gathering: Gathering::new(timing),
-            health: Health::new(config.directories, timing.settle, timing.stale, now),
+            health: Health::new(config.directories, timing, now),
             tip: None,
             proofs: Budget::new(f64::from(limits.proofs_per_second), burst),
             unchecked: VecDeque::new(),
@@ -141,8 +141,17 @@ impl OrderBook {
                 self.health.private_message(*via);
                 self.private(*from, *via, text, now)
             }
-            ChannelEvent::Seen { nick, via } => self.makers.seen(*nick, *via),
-            ChannelEvent::Left { nick, via } => self.makers.left(nick, *via),
+            ChannelEvent::Seen { nick, via } => self.makers.seen(*nick, *via, now),
+            ChannelEvent::Left { nick, via } => self.makers.left(nick, *via, now),
+            // Both matter for the comparison of directories alone, which time changes anyway.
+            ChannelEvent::Lists(id) => {
+                self.health.lists(*id);
+                Change::default()
+            }
+            ChannelEvent::Serves { nick } => {
+                self.makers.serves(nick);
+                Change::default()
+            }
         };
         self.dirty |= change.visible;
         if change.new {
@@ -240,7 +249,7 @@ impl OrderBook {
         self.due = None;
         for (_, maker) in self.makers.iter() {
             let Some(claim) = &maker.bond else { continue };
-            let turn = maker.places.first().copied().and_then(group);
+            let turn = maker.places.first().and_then(|place| group(place.via));
             let coin = claim.coin();
             self.lookups.want(coin, turn, tip, now);
             self.due = earliest(self.due, self.lookups.due(&coin));

@@ -350,6 +350,34 @@ fn bond_is_verified_valued_and_looked_up_again() {
 }
 
 #[test]
+fn bond_that_the_server_gives_no_answer_about_keeps_its_value_for_six_hours() {
+    let maker = Maker::new(1);
+    let mut book = Book1::new();
+    book.event(&maker.bonded(&book, 100), 1);
+    let coin = book.lookups[0];
+    book.answer(&coin, BondAnswer::Unanswered, 2);
+    assert!(book.book(2).bonds.is_empty(), "nothing is known of it yet");
+    book.tick(590);
+    assert_eq!(book.lookups.len(), 1, "it may be the coin: not asked again soon");
+    book.tick(610);
+    book.answer(&coin, FOUND, 611);
+    assert_eq!(book.book(611).bonds.len(), 1);
+    let mut height = 1_001;
+    let mut now = 611;
+    while now < 611 + 6 * 3_600 {
+        assert_eq!(book.book(now).bonds.len(), 1, "{now}");
+        now += 900;
+        // It stays in the market, and there are blocks.
+        book.event(&maker.private(directory(0), OFFER), now);
+        book.book.tip(tip(height), at(now));
+        book.drain();
+        height += 1;
+        book.answer(&coin, BondAnswer::Unanswered, now);
+    }
+    assert!(book.book(now).bonds.is_empty(), "but not for ever");
+}
+
+#[test]
 fn no_bond_without_good_signatures_period_and_chain() {
     let mut book = Book1::new();
     let (maker, other) = (Maker::new(1), Maker::new(2));
@@ -518,22 +546,88 @@ fn first_question_after_a_long_sleep_is_not_followed_by_the_regular_one() {
 #[test]
 fn directory_that_hides_makers_scores_less() {
     let mut book = Book1::new();
+    for id in 0..2 {
+        book.event(&ChannelEvent::Lists(DirectoryId(id)), 0);
+    }
     for number in 0..10 {
         let maker = Maker::new(number);
         book.event(&maker.private(directory(0), OFFER), 1);
         if number < 5 {
             book.event(&ChannelEvent::Seen { nick: maker.nick(), via: directory(1) }, 1);
         }
+        // One of those that are not listed serves nowhere, and so is on nobody's list.
+        if number < 9 {
+            book.event(&ChannelEvent::Serves { nick: maker.nick() }, 1);
+        }
     }
-    book.tick(100);
-    let [open, hiding] = book.book(100).directories[..] else { panic!("two") };
+    book.tick(900);
+    assert_eq!(book.book(900).directories[1].withheld, 0, "they may still come");
+    book.tick(961);
+    let [open, hiding] = book.book(961).directories[..] else { panic!("two") };
     assert_eq!((open.makers, open.withheld, open.score), (10, 0, 100));
-    assert_eq!((hiding.makers, hiding.withheld, hiding.score), (5, 5, 50));
-    book.event(&ChannelEvent::Down(directory(1)), 100);
-    book.tick(200);
-    let report = &book.book(200).directories;
+    assert_eq!((hiding.makers, hiding.withheld, hiding.score), (5, 4, 60));
+    assert!(open.lists && hiding.lists);
+    book.event(&ChannelEvent::Down(directory(1)), 1_000);
+    book.tick(2_000);
+    let report = &book.book(2_000).directories;
     assert_eq!((report[1].score, report[1].losses, report[1].up), (50, 1, false));
     assert_eq!(report[0].withheld, 0);
+    for number in 0..10 {
+        book.event(&Maker::new(number).private(directory(0), OFFER), 1_700);
+    }
+    // It was away for as long as its makers may take to come back.
+    book.event(&ChannelEvent::Up(directory(1)), 2_100);
+    book.event(&ChannelEvent::Lists(DirectoryId(1)), 2_100);
+    book.tick(3_180);
+    assert_eq!(book.book(3_180).directories[1].withheld, 0);
+    book.event(&ChannelEvent::Left { nick: Maker::new(1).nick(), via: directory(0) }, 3_190);
+    book.tick(3_260);
+    assert_eq!(book.book(3_260).directories[1].withheld, 9 - 1);
+}
+
+/// What the reference's directory does.
+#[test]
+fn directory_that_lists_nobody_owes_only_what_makers_announce() {
+    let maker = Maker::new(1);
+    let mut book = Book1::new();
+    book.event(&ChannelEvent::Lists(DirectoryId(0)), 0);
+    book.event(&maker.private(directory(0), OFFER), 1);
+    book.event(&maker.public(directory(0), OFFER), 1);
+    book.event(&ChannelEvent::Serves { nick: maker.nick() }, 1);
+    book.tick(1_000);
+    assert_eq!(book.book(1_000).directories[1].withheld, 0);
+    // New terms, which the first one brings: a line that anybody could have written, until the maker signs it.
+    book.event(&maker.public(directory(0), OTHER), 1_001);
+    book.tick(1_060);
+    assert_eq!(book.book(1_060).directories[1].withheld, 0);
+    book.event(&maker.private(directory(0), OTHER), 1_061);
+    book.tick(1_121);
+    assert_eq!(book.book(1_121).directories[1].withheld, 1);
+    // Late is better than never.
+    book.event(&maker.public(directory(1), OTHER), 1_122);
+    book.tick(1_240);
+    assert_eq!(book.book(1_240).directories[1].withheld, 0);
+}
+
+#[test]
+fn maker_that_left_a_directory_may_take_its_time_and_old_lines_accuse_nobody() {
+    let maker = Maker::new(1);
+    let mut book = Book1::new();
+    for id in 0..2 {
+        book.event(&ChannelEvent::Lists(DirectoryId(id)), 0);
+        book.event(&maker.public(directory(id), OFFER), 1);
+    }
+    book.event(&ChannelEvent::Serves { nick: maker.nick() }, 1);
+    book.event(&maker.private(directory(0), OFFER), 2);
+    book.event(&ChannelEvent::Left { nick: maker.nick(), via: directory(1) }, 1_000);
+    // It announces meanwhile: neither its old line nor its silence is the other directory's fault.
+    book.event(&maker.public(directory(0), OTHER), 1_100);
+    book.event(&maker.private(directory(0), OTHER), 1_110);
+    book.tick(1_890);
+    let health = book.book(1_890).directories[1];
+    assert_eq!((health.withheld, health.differing), (0, 0));
+    book.tick(1_960);
+    assert_eq!(book.book(1_960).directories[1].withheld, 1);
 }
 
 #[test]
@@ -572,6 +666,9 @@ fn thousand_makers_with_three_offers_and_a_bond_are_complete_ten_seconds_after_t
             book.event(&maker.private(directory(0), &text), 1);
         }
     }
+    // Before the chain is asked for anything all proofs are verified: what is shown waits for coins alone.
+    assert_eq!(book.book.held()[3], 0);
+    assert_eq!(book.book(1).offers.len(), 3_000);
     // A chain that takes a tenth of a second for each answer.
     let mut tenths = 10_u64;
     let mut done = 0;
@@ -614,7 +711,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let event = (0_u8..6, 0_u16..40, source(), text()).prop_map(|(kind, number, via, text)| {
+    let event = (0_u8..8, 0_u16..40, source(), text()).prop_map(|(kind, number, via, text)| {
         let maker = Maker::new(number);
         Step::Event(match kind {
             0 => ChannelEvent::Up(via),
@@ -622,6 +719,8 @@ fn step() -> impl Strategy<Value = Step> {
             2 => ChannelEvent::Seen { nick: maker.nick(), via },
             3 => ChannelEvent::Left { nick: maker.nick(), via },
             4 => maker.public(via, &text),
+            5 => ChannelEvent::Lists(DirectoryId(number % 4)),
+            6 => ChannelEvent::Serves { nick: maker.nick() },
             // The channel promises a verified envelope; the book must not depend on it.
             _ => ChannelEvent::Private { from: maker.nick(), via, text: format!("{text} x y") },
         })

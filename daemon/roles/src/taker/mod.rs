@@ -128,8 +128,11 @@ impl Taker {
             }
             // What strangers say in public is for the order book. A published commitment, even ours, is not a reuse:
             // makers publish it as soon as they have answered (`spec/protocol.md` 7.3).
-            ChannelEvent::Public { .. } | ChannelEvent::Seen { .. } | ChannelEvent::Left { .. } => {
-            }
+            ChannelEvent::Public { .. }
+            | ChannelEvent::Seen { .. }
+            | ChannelEvent::Left { .. }
+            | ChannelEvent::Lists(_)
+            | ChannelEvent::Serves { .. } => {}
         }
         self.work();
     }

@@ -5,12 +5,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // tests, where a panic is the report and a seed is printed
 
 mod market;
+mod services;
 mod world;
 
 use std::time::Duration;
 
 use joinery_roles::directory::{Incident, limits};
 
+use services::{Kind, Maker, Services};
 use world::{Evil, Plan, World};
 
 /// Runs a check for many seeds; a failure names its seed.
@@ -118,5 +120,96 @@ fn market_of_a_thousand_makers_is_complete_ten_seconds_after_the_last_announceme
         assert!(book.offers.iter().all(|offer| offer.signed && offer.bond_value > 0.0));
         assert_eq!(market.directory().incidents(Incident::SlowReader), 0);
         assert!(market.most_waiting() <= limits::DIRECTED_BYTES / 8, "{}", market.most_waiting());
+    });
+}
+
+/// Makers of both habits.
+fn makers(count: usize) -> Vec<Maker> {
+    (0..count).map(|n| if n % 2 == 0 { Maker::Reference } else { Maker::Asked }).collect()
+}
+
+/// Found against the reference's programs: its directory lists nobody and its makers answer through one directory of
+/// their choice; and makers take minutes to come back to a directory that was restarted. None of that is withholding.
+#[test]
+fn directories_that_hide_nobody_are_not_blamed_whatever_their_kind() {
+    for_seeds(6, |seed| {
+        let kinds = [Kind::Lists, Kind::Reference, Kind::Reference, Kind::Lists];
+        let mut services = Services::open(seed, &kinds, &makers(24));
+        // One that was set up with half of the directories.
+        services.shun(5, 0);
+        services.shun(5, 3);
+        services.begin();
+        let minutes = |services: &mut Services, count: u64| {
+            for minute in 0..count {
+                services.run(Duration::from_secs(60));
+                for health in services.report() {
+                    assert_eq!((health.withheld, health.differing), (0, 0), "{minute} {health:?}");
+                }
+            }
+        };
+        minutes(&mut services, 30);
+        assert_eq!(services.offers(), 24);
+        assert!(services.report().iter().all(|health| health.up && health.score == 100));
+        for maker in 0..24 {
+            services.announce(maker);
+            services.lose((maker + 7) % 24, maker % 4, Duration::from_secs(200));
+            minutes(&mut services, 2);
+        }
+        for directory in [0, 1] {
+            services.restart(directory, Duration::from_secs(5));
+            minutes(&mut services, 10);
+            for maker in (0..24).step_by(5) {
+                services.announce(maker);
+            }
+            minutes(&mut services, 20);
+            services.restart(directory, Duration::from_secs(3_600));
+            minutes(&mut services, 40);
+        }
+        assert!(services.report().iter().all(|health| health.score > 50));
+    });
+}
+
+#[test]
+fn directory_that_leaves_makers_out_of_its_list_is_found() {
+    for_seeds(6, |seed| {
+        let kinds = [Kind::Lists, Kind::Reference, Kind::Hides(3)];
+        let mut services = Services::open(seed, &kinds, &makers(24));
+        services.begin();
+        services.run(Duration::from_secs(1_200));
+        let report = services.report();
+        let hidden = services.hidden(2);
+        let withheld: Vec<_> = report.iter().map(|health| health.withheld).collect();
+        assert!(hidden >= 4);
+        assert_eq!(withheld, [0, 0, hidden]);
+        assert_eq!((report[0].score, report[1].score), (100, 100));
+        assert!(report[2].score < 85, "{}", report[2].score);
+        assert!(report[0].lists && !report[1].lists && report[2].lists);
+        // Its connection is reset again and again: that earns it time, not forgiveness.
+        services.restart(2, Duration::from_secs(5));
+        services.run(Duration::from_secs(60));
+        assert_eq!(services.report()[2].withheld, 0);
+        services.run(Duration::from_secs(1_800));
+        assert_eq!(services.report()[2].withheld, hidden);
+    });
+}
+
+#[test]
+fn directory_that_hides_makers_and_lists_nobody_is_found_when_they_announce() {
+    for_seeds(6, |seed| {
+        let kinds = [Kind::Lists, Kind::Reference, Kind::HidesAsReference(3)];
+        let mut services = Services::open(seed, &kinds, &makers(24));
+        services.begin();
+        services.run(Duration::from_secs(1_800));
+        assert!(services.report().iter().all(|health| health.withheld == 0));
+        // The other reference directory shows some makers only with their first announcement.
+        for _ in 0..2 {
+            for maker in 0..24 {
+                services.announce(maker);
+            }
+            services.run(Duration::from_secs(1_000));
+            assert!(services.report()[2].withheld > 0);
+        }
+        let withheld: Vec<_> = services.report().iter().map(|health| health.withheld).collect();
+        assert_eq!(withheld, [0, 0, services.hidden(2)]);
     });
 }
