@@ -78,7 +78,7 @@ const SUBJECTS: [Subject; 27] = [
         "6 to 7 s",
         "< 0.3 s",
     ),
-    subject("market", "the same with 150 bonds verified on the chain", NONE, NONE, "< 0.3 s"),
+    subject("market", "the same with 150 bonds verified on the chain", NONE, NONE, NONE),
     subject(
         "market_cpu",
         "processor of the idle daemon on a directory with 100 announcements a second",
