@@ -29,6 +29,14 @@ has joineryd.toml 'proxy = "socks5://127.0.0.1:9050"'
 [ -e "$work/out/tor-only" ] || fail "tor_only is not on"
 absent wpa_supplicant.conf
 absent ssh
+# Nothing waits for a button where there is no display; an unlock does where there is one.
+if grep -q approve "$work/out/joineryd.toml"; then fail "waits for a button that is not there"; fi
+mkdir "$work/bin"
+printf '#!/bin/sh\n[ "$*" = "--probe --display ssd1306-i2c" ]\n' >"$work/bin/joinery-board"
+chmod +x "$work/bin/joinery-board"
+PATH=$work/bin:$PATH again
+has joineryd.toml 'approve = ["unlock", ]'
+quiet
 
 # Every setting; Windows' line ends and byte order mark; a Wi-Fi with a name and a password full of signs.
 fresh

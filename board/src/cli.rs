@@ -65,6 +65,9 @@ pub(crate) struct Cli {
     /// Backlight line of the large display.
     #[arg(long, env = "JOINERY_BOARD_BACKLIGHT", value_name = "GPIO", default_value_t = 23)]
     backlight: u8,
+    /// Only says whether there is a display, by the exit code: 0, or 69 without one.
+    #[arg(long)]
+    pub(crate) probe: bool,
     /// Logs the button's level and what is told to the daemon.
     #[arg(long, short)]
     pub(crate) verbose: bool,

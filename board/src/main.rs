@@ -37,6 +37,16 @@ fn main() -> ExitCode {
         Ok(parts) => parts,
         Err(error) => return fail(UNAVAILABLE, &error.to_string()),
     };
+    if cli.probe {
+        let mut parts = parts;
+        return match (parts.display)() {
+            Ok(display) => {
+                let _ = writeln!(std::io::stdout(), "{}", display.panel().name());
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(UNAVAILABLE, &error.to_string()),
+        };
+    }
     match joinery_board::run::run(parts, cli.socket) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(UNAVAILABLE, &error.to_string()),

@@ -268,6 +268,28 @@ fn nonsense_and_floods_are_survived_in_little_memory() {
 }
 
 #[test]
+fn a_probe_says_whether_there_is_a_display() {
+    let (home, socket) = home();
+    let probe = |backend: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_joinery-board"));
+        command.arg("--probe").arg("--socket").arg(&socket).arg("--backend").args(backend);
+        command.output().unwrap()
+    };
+    let pictures = home.path().join("pictures");
+    let found = probe(&["png", pictures.to_str().unwrap()]);
+    assert!(found.status.success(), "{found:?}");
+    assert_eq!(found.stdout, b"128x64\n");
+    let file = home.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for absent in
+        [probe(&["png", file.to_str().unwrap()]), probe(&["gpiochip", "--gpiochip", "/nowhere"])]
+    {
+        assert_eq!(absent.status.code(), Some(69), "{absent:?}");
+        assert_eq!(String::from_utf8_lossy(&absent.stderr).lines().count(), 1, "{absent:?}");
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_refused_in_one_sentence() {
     for (arguments, code) in
         [(vec!["--backend", "oled"], 69), (vec!["--display", "oled"], 64), (vec!["--what"], 64)]
