@@ -81,11 +81,12 @@ find "$initrd" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
 # --- units
 on=(systemd-networkd.service systemd-resolved.service systemd-timesyncd.service nftables.service avahi-daemon.service
-  tor.service joinery.target joinery-settings.service joinery-ssh.service joinery-tor-only.service
+  tor.service joinery-settings.service joinery-ssh.service joinery-tor-only.service
   joinery-poweroff.path joinery-close-modules.timer)
-for unit in joineryd.service joinery-board.service joinery-health.service; do
-  if [ -e "$root/usr/lib/systemd/system/$unit" ] || [ -e "$root/etc/systemd/system/$unit" ]; then on+=("$unit"); fi
-done
+# And what our package brings that wants to be on.
+while read -r unit; do
+  if grep -q '^\[Install\]' "$root/$unit"; then on+=("$(basename "$unit")"); fi
+done < <(sed -n '\#^/usr/lib/systemd/system/[^/]*$#p' "$root/var/lib/dpkg/info/joinery.list")
 systemctl --root="$root" --quiet enable "${on[@]}"
 # Nobody logs in at a console, nothing on the box installs packages or writes a boot menu, nothing waits for a network, and
 # what looks into the kernel stays shut.
@@ -94,7 +95,7 @@ off=(getty@.service serial-getty@.service console-getty.service container-getty@
   e2scrub_all.timer e2scrub_reap.service wpa_supplicant.service systemd-firstboot.service
   systemd-hwdb-update.service systemd-update-done.service ldconfig.service systemd-journal-catalog-update.service
   systemd-pcrphase.service systemd-boot-update.service systemd-growfs-root.service systemd-machine-id-commit.service
-  systemd-logind.service systemd-pstore.service modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service
+  systemd-pstore.service modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service
   modprobe@configfs.service sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount
   sys-fs-fuse-connections.mount dev-hugepages.mount proc-sys-fs-binfmt_misc.automount systemd-binfmt.service
   systemd-remount-fs.service systemd-network-generator.service)
