@@ -44,7 +44,7 @@ pub struct DirectoryHealth {
     /// Whether it has said that it lists its peers. Those of the reference do not, and show few makers for that reason.
     pub lists: bool,
     /// Makers that it had the chance and the duty to show, and does not: it lists its peers, and every other one that
-    /// does so has shown the maker for long; or it brought nothing when the maker announced new terms, and every other
+    /// does so has shown the maker for long; or it brought nothing when the maker changed its terms, and every other
     /// one did. "Every other" may be a single one.
     pub withheld: usize,
     /// Offers of which it last showed other terms than their maker signed afterwards, or than most directories
@@ -88,7 +88,6 @@ struct View {
 #[derive(Debug, Clone, Copy)]
 struct Witness {
     id: DirectoryId,
-    since: Duration,
     /// Makers have had time to come.
     ready: Duration,
     lists: bool,
@@ -218,7 +217,6 @@ impl Health {
             let ready = since.saturating_add(grace);
             (now.saturating_sub(since) >= self.timing.settle).then_some(Witness {
                 id: *id,
-                since,
                 ready,
                 lists: counts.lists,
             })
@@ -257,19 +255,25 @@ impl Health {
             && self.known_for_long(maker, others, now)
     }
 
-    /// Whether it brought nothing when the maker announced terms that all others brought.
+    /// Whether it brought nothing when the maker changed its terms, and all others brought them.
+    ///
+    /// Only a change is told to all directories at once. The same terms are announced again where a maker comes back to
+    /// one of them.
     fn keeps_back(&self, one: &Witness, maker: &Maker, all: &[Witness], now: Duration) -> bool {
         let others = || all.iter().filter(|other| other.id != one.id);
         let silent = |listed: &Listed| {
             let by = |via| listed.shown.iter().find(move |shown| shown.via == via);
+            let Some(changed) = listed.changed else { return false };
             // Terms that nobody signed could be anybody's.
-            if listed.signed.is_none()
-                || listed.is_answered_by(one.via())
-                || by(one.via()).is_some_and(|shown| shown.at >= one.since)
-            {
+            if listed.signed.is_none() || listed.is_answered_by(one.via()) {
                 return false;
             }
             let truth = Some(terms(&listed.offer));
+            // Other terms that it showed lately are a difference, not a silence.
+            let recent = |at: Duration| now.saturating_sub(at) < self.timing.stale;
+            if by(one.via()).is_some_and(|shown| shown.terms == truth || recent(shown.at)) {
+                return false;
+            }
             let mut announced = Duration::MAX;
             for other in others() {
                 let Some(shown) = by(other.via()).filter(|shown| shown.terms == truth) else {
@@ -283,7 +287,7 @@ impl Health {
                 Some(since) => (since, true),
                 None => (self.chance(one, maker), self.known_for_long(maker, others(), announced)),
             };
-            there && due <= now && from <= announced.min(listed.since)
+            there && due <= now && from <= announced.min(changed)
         };
         maker.offers.values().any(silent)
     }

@@ -46,8 +46,8 @@ pub(super) struct Shown {
 #[derive(Debug, Clone)]
 pub(super) struct Listed {
     pub(super) offer: Offer,
-    /// Since when these terms are known.
-    pub(super) since: Duration,
+    /// When its maker had these terms instead of others; `None` while they are the first that are known.
+    pub(super) changed: Option<Duration>,
     /// When its maker last signed these terms.
     pub(super) signed: Option<Duration>,
     /// When a public line last had these terms.
@@ -87,7 +87,7 @@ impl Listed {
 
     /// The maker has other terms now.
     fn replace(&mut self, offer: Offer, now: Duration) {
-        (self.offer, self.since, self.answered) = (offer, now, 0);
+        (self.offer, self.changed, self.answered) = (offer, Some(now), 0);
     }
 }
 
@@ -401,7 +401,7 @@ impl Makers {
         }
         let mut listed = Listed {
             offer,
-            since: now,
+            changed: None,
             signed: signed.then_some(now),
             public: (!signed).then_some(now),
             disputed: false,

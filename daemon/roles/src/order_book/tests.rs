@@ -596,6 +596,8 @@ fn directory_that_lists_nobody_owes_only_what_makers_announce() {
     book.event(&ChannelEvent::Serves { nick: maker.nick() }, 1);
     book.tick(1_000);
     assert_eq!(book.book(1_000).directories[1].withheld, 0);
+    // The same terms once more, as a maker announces them where it has come back.
+    book.event(&maker.public(directory(0), OFFER), 1_000);
     // New terms, which the first one brings: a line that anybody could have written, until the maker signs it.
     book.event(&maker.public(directory(0), OTHER), 1_001);
     book.tick(1_060);
@@ -607,6 +609,23 @@ fn directory_that_lists_nobody_owes_only_what_makers_announce() {
     book.event(&maker.public(directory(1), OTHER), 1_122);
     book.tick(1_240);
     assert_eq!(book.book(1_240).directories[1].withheld, 0);
+}
+
+/// Found with real directories: our makers announce again on a directory that was restarted, and only there.
+#[test]
+fn terms_that_are_announced_again_accuse_nobody() {
+    let maker = Maker::new(1);
+    let mut book = Book1::new();
+    book.event(&ChannelEvent::Seen { nick: maker.nick(), via: directory(1) }, 1);
+    book.event(&maker.private(directory(0), OFFER), 2);
+    book.event(&maker.public(directory(0), OFFER), 100);
+    book.tick(200);
+    assert_eq!(book.book(200).directories[1].withheld, 0);
+    // Changed ones go to both, and the other one has shown that the maker is there.
+    book.event(&maker.public(directory(0), OTHER), 300);
+    book.event(&maker.private(directory(0), OTHER), 310);
+    book.tick(400);
+    assert_eq!(book.book(400).directories[1].withheld, 1);
 }
 
 #[test]

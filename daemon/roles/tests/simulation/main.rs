@@ -150,6 +150,12 @@ fn directories_that_hide_nobody_are_not_blamed_whatever_their_kind() {
         minutes(&mut services, 30);
         assert_eq!(services.offers(), 24);
         assert!(services.report().iter().all(|health| health.up && health.score == 100));
+        // Some makers announce again where they come back, and nowhere else.
+        for directory in [1, 2, 3] {
+            services.restart(directory, Duration::from_secs(5));
+            minutes(&mut services, 2);
+        }
+        minutes(&mut services, 20);
         for maker in 0..24 {
             services.announce(maker);
             services.lose((maker + 7) % 24, maker % 4, Duration::from_secs(200));
