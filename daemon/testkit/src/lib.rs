@@ -10,6 +10,7 @@
 //! * [`Ngircd`]: an IRC server on loopback.
 //! * [`fake_electrum`]: an Electrum server that is honest or lies, as a test wants it.
 //! * [`Relay`]: TLS, a SOCKS5 proxy or a cable to pull, in front of either server.
+//! * [`emulator`]: a box in QEMU, with a disk that a power cut catches.
 //! * [`vectors`]: loads published vectors and reports every failing index.
 //! * [`wait_until`]: awaits a condition with a deadline.
 //! * [`Tools`]: fetches and builds bitcoind and electrs once per user.
@@ -18,6 +19,7 @@
 mod bench;
 mod directory;
 mod electrum;
+pub mod emulator;
 pub mod fake_electrum;
 mod makers;
 mod ngircd;
