@@ -51,7 +51,8 @@ pub fn use_ring() {
 }
 
 impl Client {
-    pub(super) fn new(listening: &Listening) -> Self {
+    /// A client of the daemon that listens there, which trusts its certificate and no other.
+    pub fn new(listening: &Listening) -> Self {
         use_ring();
         let mut builder = reqwest::Client::builder()
             .no_proxy()

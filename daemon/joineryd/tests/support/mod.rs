@@ -2,6 +2,7 @@
 //! ports, an HTTPS client that trusts its certificate alone, and a websocket.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test program uses its part")]
 
+pub mod acknowledged;
 pub mod board;
 pub mod browser;
 pub mod client;
