@@ -32,8 +32,9 @@ cargo build --locked --release --target "$TRIPLE" --target-dir "$target" -p join
 
 for program in joineryd joinery-board; do
   file=$target/$TRIPLE/release/$program
-  $GNU-readelf --file-header "$file" | grep -q 'Machine: *AArch64' || fail "$file is not for this processor"
-  if $GNU-readelf --sections --wide "$file" | grep -q '\.symtab'; then fail "$file is not stripped"; fi
+  # Not `grep -q`, which ends early, so that the pipe has the exit code of a broken one.
+  $GNU-readelf --file-header "$file" | grep 'Machine: *AArch64' >/dev/null || fail "$file is not for this processor"
+  if $GNU-readelf --sections --wide "$file" | grep '\.symtab' >/dev/null; then fail "$file is not stripped"; fi
   newest=$($GNU-readelf --version-info --wide "$file" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -uV | tail -n 1)
   [ -n "$newest" ] || fail "$file names no version of glibc"
   [ "$(printf '%s\n' "$newest" "$NEWEST_GLIBC" | sort -V | tail -n 1)" = "$NEWEST_GLIBC" ] \
