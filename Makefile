@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check toolchain deps tools bench fuzz lint unit units try-units suite demo screens cross smoke boot-test deb deb-test image
+.PHONY: test check toolchain deps tools bench fuzz lint unit units try-units suite demo screens cross smoke boot-test deb deb-test image bundle update-test
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
 # onion connections, an IRC server for those of IRC, iproute2 for the test that no name is asked of DNS, a browser for
@@ -19,14 +19,17 @@ BOOT_PACKAGES := $(CROSS_PACKAGES) qemu-system-arm kmod cpio xz-utils e2fsprogs
 # What makes a clean Debian to install the package in, and what looks at the package.
 DEB_PACKAGES := mmdebstrap lintian binutils iproute2
 
+# What makes, verifies and installs updates (docs/updates.md).
+UPDATE_PACKAGES := rauc rauc-service dbus-daemon squashfs-tools e2fsprogs iproute2
+
 # What the image for a card is made with (docs/image.md).
 IMAGE_PACKAGES := mmdebstrap genimage debian-archive-keyring dosfstools mtools u-boot-tools cpio zstd bmap-tools kmod \
   e2fsprogs xz-utils systemd fakeroot qemu-user-static binfmt-support
 
 # Fresh clone to green: everything is installed, built, checked and tested.
 # The suite comes last: its last line has the sum.
-test: PACKAGES := $(sort $(PACKAGES) $(SMOKE_PACKAGES) $(BOOT_PACKAGES) $(DEB_PACKAGES))
-test: toolchain deps tools lint units smoke boot-test deb-test suite
+test: PACKAGES := $(sort $(PACKAGES) $(SMOKE_PACKAGES) $(BOOT_PACKAGES) $(DEB_PACKAGES) $(UPDATE_PACKAGES))
+test: toolchain deps tools lint units smoke boot-test deb-test update-test suite
 
 # The fast half: format, clippy and docs with warnings as errors, unit tests. Needs no bitcoind.
 check: lint unit
@@ -124,6 +127,20 @@ deb-test: deps
 	cargo run --locked --quiet -p joinery-testkit --bin licences -- --target x86_64-unknown-linux-gnu joineryd joinery-board \
 	  >"$$built/licences.txt"; \
 	packaging/deb/test.sh "$$built/debug" "$$built/licences.txt" $(SUITE)
+
+# A signed update out of the root slot of the last `make image`: target/image/joinery-VERSION.raucb. KEY and CERT are the
+# signer's (image/rauc/make-keys.sh).
+bundle: PACKAGES := $(UPDATE_PACKAGES)
+bundle: deps
+	@version=$$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"$$/\1/p' Cargo.toml); \
+	RAUC_KEY="$(KEY)" RAUC_CERT="$(CERT)" image/rauc/bundle.sh "target/image/joinery-$$version-rootfs.ext4" "$$version" \
+	  "target/image/joinery-$$version.raucb"
+
+# The root side of updates with the real RAUC; needs root, or sudo.
+update-test: PACKAGES := $(UPDATE_PACKAGES)
+update-test: deps
+	cargo test --locked --workspace --no-run
+	image/update-test.sh "$${CARGO_TARGET_DIR:-target}/debug/joineryd"
 
 # Measures the release daemon on a bench of its own, about ten minutes, and prints a table. RECORD=1 also writes it to
 # docs/benchmarks.md; ONLY=start|small|hundred|thousands|market|coinjoin|restore measures a part.

@@ -7,7 +7,8 @@
 # build.sh VERSION JOINERY_arm64.deb OUT     (`make image` fills this in)
 #
 # Debian's part is kept in the cache between builds; FRESH=1 fetches it anew, as a release does. The same commit and the
-# same Debian packages give the same bytes. MIRROR and SECURITY_MIRROR name other servers of Debian's archive.
+# same Debian packages give the same bytes. KEYRING names the certificate under which updates must be signed
+# (docs/updates.md); without it the box takes none. MIRROR and SECURITY_MIRROR name other servers of Debian's archive.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [ $# -eq 3 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 64; }
@@ -65,6 +66,8 @@ if [ ! -e "$base" ]; then
 fi
 
 # --- the root file system
+JOINERY_KEYRING=${KEYRING:+$(realpath "$KEYRING")}
+export JOINERY_KEYRING
 export JOINERY_ROOT_SH="$here/root.sh" JOINERY_DEB="$package" JOINERY_VERSION="$version" JOINERY_SIGNATURE="$signature"
 # shellcheck disable=SC2016 # these variables are of the hook
 mmdebstrap --quiet --variant=custom --architectures=arm64 --skip=update,setup,cleanup \

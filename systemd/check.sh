@@ -33,7 +33,8 @@ fi
 
 # The units, with programs that exist.
 mkdir "$work/units"
-for unit in joineryd.service joinery-board.service joinery-resume-key.service joinery.target; do
+for unit in joineryd.service joinery-board.service joinery-resume-key.service joinery-update.service \
+  joinery-mark-good.service joinery-update.path joinery.target; do
   sed 's#^ExecStart=/usr/[a-z/-]*/[a-z-]*#ExecStart=/bin/true#' "$unit" >"$work/units/$unit"
 done
 # Other units of this machine may have faults of their own.
@@ -42,7 +43,7 @@ systemd-analyze verify --man=no --recursive-errors=no "$work"/units/* >"$work/lo
 if grep -E "joiner|$work" "$work/log" >&2; then fail "verify has something to say"; fi
 
 # Tenths, at most.
-for unit in joineryd:15 joinery-board:25 joinery-resume-key:15; do
+for unit in joineryd:15 joinery-board:25 joinery-resume-key:15 joinery-update:15 joinery-mark-good:18; do
   name=${unit%:*}.service most=${unit#*:}
   systemd-analyze security --offline=true --no-pager --threshold="$most" "$PWD/$name" >"$work/log" 2>&1 \
     || fail "$(cat "$work/log")"

@@ -72,6 +72,7 @@ put 0755 "$root/systemd/resume-key" usr/lib/joinery/resume-key
 put 0644 "$root/systemd/joinery.sysusers" usr/lib/sysusers.d/joinery.conf
 put 0644 "$root/systemd/joinery.tmpfiles" usr/lib/tmpfiles.d/joinery.conf
 put 0644 "$root/systemd/60-joinery-board.rules" usr/lib/udev/rules.d/60-joinery-board.rules
+put 0644 "$root/systemd/joinery.dbus.conf" usr/share/dbus-1/system.d/joinery.conf
 put 0644 "$here/joineryd.toml" etc/joinery/joineryd.toml
 put 0644 "$here/lintian-overrides" usr/share/lintian/overrides/joinery
 

@@ -25,6 +25,7 @@ use crate::roles::{RoleBoard, RoleRunner};
 use crate::sends::Sends;
 use crate::settings::Settings;
 use crate::throttle::Throttle;
+use crate::update::Updates;
 use crate::websocket::IdleSockets;
 
 /// A wallet that is unlocked.
@@ -73,6 +74,7 @@ pub struct AppState {
     pub(crate) kept_address: KeptAddress,
     pub(crate) resume: Resume,
     pub(crate) order_book: OrderBook,
+    pub(crate) updates: Option<Arc<Updates>>,
     pub(crate) board: Arc<RoleBoard>,
     runner: std::sync::OnceLock<Arc<dyn RoleRunner>>,
     /// The loaded wallet. Written only by who holds `lifecycle`.
@@ -105,6 +107,7 @@ impl AppState {
             kept_address: KeptAddress::default(),
             resume: Resume::new(config.resume.clone()),
             order_book: OrderBook::new(config.clock.clone(), config.market.clone()),
+            updates: config.updates.clone().map(|paths| Arc::new(Updates::new(paths))),
             board: RoleBoard::new(Arc::clone(&hub)),
             runner: std::sync::OnceLock::new(),
             activity: Activity::new(Arc::clone(&hub)),

@@ -9,6 +9,7 @@ use joinery_wallet::directory::SealingKey;
 use crate::clock::Clock;
 use crate::consent::ConsentRules;
 use crate::order_book::MarketView;
+use crate::update::UpdatePaths;
 
 /// Gives the last part of the log, for the log page of browser wallets. May block; bounded by the giver.
 pub type LogTail = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
@@ -52,6 +53,8 @@ pub struct ApiConfig {
     pub consent: ConsentRules,
     /// With what a running maker's wallet is sealed, so that it can go on after a power cut; `None`: it cannot.
     pub resume: Option<Arc<SealingKey>>,
+    /// How this machine is updated; `None`: not by us.
+    pub updates: Option<UpdatePaths>,
     /// The time.
     pub clock: Clock,
 }
@@ -76,6 +79,7 @@ impl ApiConfig {
             market: None,
             consent: ConsentRules::default(),
             resume: None,
+            updates: None,
             clock: Clock::system(),
         }
     }

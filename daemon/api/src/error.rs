@@ -208,6 +208,14 @@ pub enum ApiError {
     /// This installation keeps no log that could be shown.
     #[error("no log")]
     NoLog,
+    /// It is not the moment, or not the machine, for an update.
+    #[error("update not possible: {code}")]
+    UpdateImpossible {
+        /// Stable code for programs.
+        code: &'static str,
+        /// The sentence.
+        text: &'static str,
+    },
     /// Our own fault, or the disk's. The log has the cause.
     #[error("internal error: {0}")]
     Internal(&'static str),
@@ -252,6 +260,22 @@ impl ErrorParts {
 }
 
 impl ApiError {
+    /// This machine is not updated by bundles.
+    pub(crate) const UPDATE_NOT_SUPPORTED: Self = Self::UpdateImpossible {
+        code: "update_not_supported",
+        text: "This machine is not updated here, but by the packages of its system.",
+    };
+    /// Another bundle arrives or is being installed.
+    pub(crate) const UPDATE_IN_PROGRESS: Self = Self::UpdateImpossible {
+        code: "update_in_progress",
+        text: "Another update is under way; wait for its end.",
+    };
+    /// There is nothing to restart into.
+    pub(crate) const UPDATE_NOT_INSTALLED: Self = Self::UpdateImpossible {
+        code: "update_not_installed",
+        text: "No update waits for a restart.",
+    };
+
     /// An invalid field or parameter without more to say.
     #[must_use]
     pub const fn invalid(field: &'static str) -> Self {
@@ -438,6 +462,7 @@ impl ApiError {
                 },
                 code,
             ),
+            Self::UpdateImpossible { code, text } => new(S::CONFLICT, text, code),
             Self::Internal(code) => new(S::INTERNAL_SERVER_ERROR, "Internal server error.", code),
         }
     }
@@ -766,6 +791,13 @@ mod tests {
                 Value::Null,
             ),
             (ApiError::NoLog, 404, "Log not available.", "no_log", Value::Null),
+            (
+                ApiError::UPDATE_IN_PROGRESS,
+                409,
+                "Another update is under way; wait for its end.",
+                "update_in_progress",
+                Value::Null,
+            ),
             (ApiError::Internal("panic"), 500, "Internal server error.", "panic", Value::Null),
         ]
     }
@@ -803,7 +835,7 @@ mod tests {
             assert_eq!(body["error_description"], json!(refresh), "{name}");
         }
         // One discriminant for each variant: whoever adds one is told to add its row.
-        assert_eq!(seen.len(), 37, "a variant of ApiError has no row in this table");
+        assert_eq!(seen.len(), 38, "a variant of ApiError has no row in this table");
     }
 
     #[test]

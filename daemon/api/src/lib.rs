@@ -33,6 +33,7 @@ mod roles;
 mod sends;
 mod settings;
 mod throttle;
+mod update;
 mod websocket;
 
 use std::sync::Arc;
@@ -52,6 +53,13 @@ pub use roles::{MakerDesk, MakerReach, MakerRun, RoleRunner, TakerDesk, TakerRun
 pub use settings::{
     MakerFeeLimits, RoleSettings, Sections, Settings, SettingsFileError, TxBroadcast,
 };
+pub use update::{
+    BUNDLE, INSTALL, MAX_BUNDLE, REPORT, RESTART, UpdateOutcome, UpdatePaths, UpdateReport,
+    UpdateState,
+};
+
+/// Path of the one call whose body is larger than [`MAX_BODY`]; it has its own limits of size and time.
+pub const UPLOAD_PATH: &str = "/api/v1/update";
 
 /// Everything on the RPC port: `/api/v1`, the websocket at `/jmws`, `/ws` and `/api/v1/ws`, the order book,
 /// the helpers of browser wallets and their static files.

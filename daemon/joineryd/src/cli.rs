@@ -35,6 +35,21 @@ pub(crate) enum Command {
     /// Runs a directory node, where makers and takers of a JoinMarket network meet; needs no wallet. Listens at
     /// --listen; the network is --jm-network, or else --network.
     Directory(DirectoryArguments),
+    /// Asks the running daemon of the data directory for its health, by HTTPS and with its own certificate. Fails when
+    /// there is no answer.
+    Health,
+    /// Installs an update of the system (a RAUC bundle) on the box; needs root. It is used from the next start on.
+    #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+    Update {
+        /// The bundle.
+        file: Option<PathBuf>,
+        /// Also when it is older than the system that runs.
+        #[arg(long, requires = "file")]
+        force: bool,
+        /// What the units of the box run.
+        #[command(subcommand)]
+        action: Option<UpdateAction>,
+    },
     /// Works with a wallet file while no daemon has the wallet unlocked.
     Wallet {
         /// What to do with it.
@@ -74,6 +89,21 @@ pub(crate) enum WalletAction {
     },
 }
 
+/// What the units of the box have to do with updates.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum UpdateAction {
+    /// Does what the daemon asked for: verifies and installs the bundle in its inbox, or restarts into an installed
+    /// one.
+    Requested,
+    /// After a start: keeps an update whose daemon is healthy, and restarts with one whose daemon is not, so that the
+    /// boot loader goes back after three tries.
+    Confirm {
+        /// Seconds that the daemon of a new system may take until it answers.
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        patience: u64,
+    },
+}
+
 /// What to do with the certificate.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(crate) enum CertificateAction {
@@ -93,6 +123,9 @@ pub(crate) struct Options {
     /// Where everything is kept; default ~/.joinery.
     #[arg(long, global = true, env = "JOINERY_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Where the root side of updates keeps its report; default /var/lib/joinery-update.
+    #[arg(long, global = true, env = "JOINERY_UPDATE_DIR", value_name = "DIR")]
+    pub(crate) update_dir: Option<PathBuf>,
     /// mainnet, signet, testnet4 or regtest.
     #[arg(long, global = true, env = "JOINERY_NETWORK", value_name = "NETWORK")]
     pub(crate) network: Option<String>,

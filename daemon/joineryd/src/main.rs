@@ -15,6 +15,7 @@ mod directory;
 mod durable;
 mod exit;
 mod harden;
+mod health;
 mod listen;
 mod logging;
 mod market;
@@ -24,18 +25,20 @@ mod scripted_chain;
 mod supervise;
 mod systemd;
 mod terminal;
+mod update;
 mod wallet_command;
 mod wiring;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use time::OffsetDateTime;
 
 use certificate::Certificate;
-use cli::{CertificateAction, Cli, Command, WalletAction};
+use cli::{CertificateAction, Cli, Command, UpdateAction, WalletAction};
 use config::Config;
 use datadir::DataDir;
 use exit::{Exit, Failure, OrExit};
@@ -79,6 +82,22 @@ fn act(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Certificate { action: CertificateAction::Show }) => show(&config()?),
         Some(Command::Certificate { action: CertificateAction::Renew }) => renew(&config()?),
         Some(Command::Directory(arguments)) => directory::run(&cli.options, arguments),
+        Some(Command::Health) => {
+            let answer = health::check(&config()?.data_dir).or_exit(Exit::Unavailable)?;
+            print(&format!("joineryd {} answers at {}\n", answer.version, answer.url))
+        }
+        Some(Command::Update { file, force, action }) => {
+            let machine = update::Machine::new(&cli.options).or_exit(Exit::Usage)?;
+            let said = match (file, action) {
+                (Some(file), None) => machine.install_file(file, *force),
+                (None, Some(UpdateAction::Requested)) => machine.requested(),
+                (None, Some(UpdateAction::Confirm { patience })) => {
+                    machine.confirm(Duration::from_secs(*patience))
+                }
+                _ => return Err(Failure::new(Exit::Usage, anyhow::anyhow!("name a bundle"))),
+            };
+            said.and_then(|text| print(&text))
+        }
         Some(Command::Wallet { action: WalletAction::Export { name, file } }) => {
             wallet_command::export(&config()?, name, file)?;
             print(&format!("{}\n", file.display()))

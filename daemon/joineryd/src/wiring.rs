@@ -19,6 +19,7 @@ use crate::exit::{Exit, Failure, OrExit};
 use crate::logging::LogTail;
 use crate::market::Market;
 use crate::roles::{Bookkeeper, Roles, RolesParts, Runner};
+use crate::update;
 
 /// Everything that the listeners serve.
 #[derive(Debug)]
@@ -84,6 +85,10 @@ pub(crate) fn build(
         }),
         consent: config.board.rules,
         resume,
+        updates: Some(joinery_api::UpdatePaths {
+            inbox: directory.path().join(update::INBOX),
+            reports: config.update_dir.clone(),
+        }),
         failed_unlocks: Some(directory.path().join("failed_unlocks")),
         ..ApiConfig::new(env!("CARGO_PKG_VERSION"))
     };

@@ -17,5 +17,5 @@ pub mod tor;
 pub use directory::{DirectoryError, DirectoryServer};
 pub use electrum::{
     ConfigError, ElectrumConfig, ElectrumEngine, Fingerprint, FingerprintError, Host, ProxyUrl,
-    Scheme, ServerUrl, Timing, TlsTrust, UrlError,
+    Scheme, ServerUrl, Timing, TlsTrust, UrlError, tls_client_config,
 };

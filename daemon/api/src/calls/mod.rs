@@ -41,6 +41,7 @@ mod taker_stop;
 mod token;
 mod tumbler;
 mod unlock;
+mod update;
 mod utxos;
 mod yieldgen_report;
 

@@ -10,7 +10,8 @@ use super::{
     create, direct_send, display, estimate_fee, fees, fidelity_bonds, freeze, freeze_batch,
     getinfo, getrescaninfo, getseed, health, history, jam, listwallets, lock, logout, maker_start,
     maker_stop, obwatch, openapi, recover, rescan, rounds, session, signmessage, taker_coinjoin,
-    taker_schedule, taker_status, taker_stop, token, tumbler, unlock, utxos, yieldgen_report,
+    taker_schedule, taker_status, taker_stop, token, tumbler, unlock, update, utxos,
+    yieldgen_report,
 };
 use crate::app::AppState;
 use crate::error::ApiError;
@@ -30,6 +31,8 @@ fn v1() -> Routes {
         .route("/logs", get(jam::log))
         .route("/config", get(config::handle))
         .route("/fees", get(fees::handle))
+        .route("/update", get(update::show).post(update::upload))
+        .route("/update/restart", post(update::restart))
         .route("/ws", get(websocket::upgrade))
         .route("/wallet/all", get(listwallets::handle))
         .route("/wallet/create", post(create::handle))

@@ -17,6 +17,7 @@ const MAX_FILE: u64 = 256 * 1024;
 #[serde(deny_unknown_fields)]
 pub(crate) struct File {
     pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) update_dir: Option<PathBuf>,
     pub(crate) network: Option<String>,
     #[serde(default)]
     pub(crate) electrum: ElectrumTable,

@@ -27,6 +27,8 @@ pub(crate) use market::{Joinmarket, OrderBook, market};
 const RPC_PORT: u16 = 28183;
 /// Port of the websocket (`spec/api.md` 1.1).
 const WEBSOCKET_PORT: u16 = 28283;
+/// Where the root side of updates keeps its report, unless it is told another place.
+pub(crate) const UPDATE_DIR: &str = "/var/lib/joinery-update";
 /// Directories and names that a list may hold.
 const MAX_LIST: usize = 100;
 
@@ -35,6 +37,8 @@ const MAX_LIST: usize = 100;
 pub(crate) struct Config {
     /// Where everything is kept, as given.
     pub(crate) data_dir: PathBuf,
+    /// Where the root side of updates reports.
+    pub(crate) update_dir: PathBuf,
     /// The chain.
     pub(crate) network: Network,
     /// The Electrum server; without one the daemon runs and says so wherever a chain is needed.
@@ -197,10 +201,12 @@ impl Config {
             Some(directory) => directory,
             None => default_data_dir()?,
         };
+        let update_dir = options.update_dir.clone().or(file.update_dir);
         let network = options.network.clone().or(file.network).unwrap_or_else(|| "mainnet".into());
         let network = parse_network(&network)?;
         Ok(Self {
             data_dir,
+            update_dir: update_dir.unwrap_or_else(|| UPDATE_DIR.into()),
             network,
             electrum: build_electrum(options, file.electrum, network)?,
             wallet: Wallet::build(&file.wallet)?,

@@ -71,7 +71,13 @@ impl Listener {
         let handle = Handle::new();
         let body_time = self.limits.body;
         let router = router.layer(axum::middleware::map_request(move |request: Request| {
-            std::future::ready(request.map(|body| TimedBody::limit(body, body_time)))
+            // A bundle takes as long as it takes: its call limits the pauses and the whole.
+            let timed = request.uri().path() != joinery_api::UPLOAD_PATH;
+            std::future::ready(if timed {
+                request.map(|body| TimedBody::limit(body, body_time))
+            } else {
+                request
+            })
         }));
         let mut server = axum_server::from_tcp(self.socket)?
             .acceptor(Acceptor::new(self.tls, self.admission, &self.limits))

@@ -42,6 +42,7 @@ use joinery_wallet::chain::{
 use tokio::sync::{mpsc, oneshot, watch as tokio_watch};
 
 pub use config::{ConfigError, ElectrumConfig, Fingerprint, FingerprintError, Timing, TlsTrust};
+pub use tls::client_config as tls_client_config;
 pub use url::{Host, ProxyUrl, Scheme, ServerUrl, UrlError};
 
 use engine::{Engine, Link, Outside};

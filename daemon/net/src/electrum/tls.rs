@@ -18,7 +18,7 @@ use super::url::Host;
 ///
 /// # Errors
 /// When the system's certificates cannot be loaded.
-pub(crate) fn client_config(trust: TlsTrust) -> Result<Arc<ClientConfig>, ConfigError> {
+pub fn client_config(trust: TlsTrust) -> Result<Arc<ClientConfig>, ConfigError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?;
