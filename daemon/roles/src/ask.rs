@@ -17,6 +17,7 @@ use joinery_proto::transaction::signing::OwnCoin;
 use joinery_proto::transaction::taker::ForeignCoin;
 use joinery_proto::utxo::WireUtxo;
 use joinery_wallet::round::{RoundBegin, RoundEnd, RoundEvent, RoundId};
+use joinery_wallet::service::{OpenedRound, RoundAccounts};
 use joinery_wallet::snapshot::Snapshot;
 use joinery_wallet::types::Mixdepth;
 
@@ -30,6 +31,16 @@ pub struct QuestionId(pub u64);
 pub enum Question {
     /// Open a round in the journal. Answer: [`Answer::Begun`].
     Begin(Box<RoundBegin>),
+    /// Maker: open a round in the journal, hold these coins for it, and hand out fresh addresses of these accounts'
+    /// internal branches: all or none of it, durable together. Answer: [`Answer::Opened`].
+    Open {
+        /// What it is about.
+        begin: Box<RoundBegin>,
+        /// P2WPKH coins of ours, free as for [`Question::Reserve`].
+        outpoints: Vec<OutPoint>,
+        /// Accounts of the two outputs; none when the addresses are known already.
+        accounts: Option<RoundAccounts>,
+    },
     /// Hold these coins for the round, all or none: unspent, not frozen, not held otherwise. Durable. Answer:
     /// [`Answer::Reserved`].
     Reserve {
@@ -152,6 +163,8 @@ pub enum SendResult {
 pub enum Answer {
     /// To [`Question::Begin`].
     Begun(Result<RoundId, AskError>),
+    /// To [`Question::Open`]. An [`AskError::Unusable`] leaves no round behind.
+    Opened(Result<OpenedRound, AskError>),
     /// To [`Question::Reserve`].
     Reserved(Result<(), AskError>),
     /// To [`Question::Address`].

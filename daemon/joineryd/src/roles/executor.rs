@@ -101,6 +101,10 @@ impl Sources {
             Question::Begin(begin) => {
                 Answer::Begun(wallet.begin_round(*begin).await.map_err(refused))
             }
+            Question::Open { begin, outpoints, accounts } => {
+                let opened = wallet.open_round(*begin, outpoints, accounts).await;
+                Answer::Opened(opened.map_err(refused))
+            }
             Question::Reserve { round, outpoints } => {
                 Answer::Reserved(wallet.reserve(round, outpoints).await.map_err(refused))
             }
@@ -112,13 +116,15 @@ impl Sources {
                 Answer::Coins(wallet.coinjoin_coins(round, outpoints).await.map_err(refused))
             }
             Question::Record { round, event } => {
-                // Used for everybody before it is used for this round: of the two the list alone may be ahead.
-                if let RoundEvent::Revealed { commitment, .. } = &*event
-                    && let Err(error) = self.burn(*commitment).await
-                {
-                    return Answer::Recorded(Err(error));
-                }
-                Answer::Recorded(wallet.record_round(round, *event).await.map_err(refused))
+                let revealed = match &*event {
+                    RoundEvent::Revealed { commitment, .. } => Some(*commitment),
+                    _ => None,
+                };
+                // Two files, both at once, since a taker waits for both. If one of them is not written, or a power cut
+                // leaves one alone, nothing was told for the commitment.
+                let recorded = wallet.record_round(round, *event);
+                let (burnt, recorded) = tokio::join!(self.burn(revealed), recorded);
+                Answer::Recorded(burnt.and(recorded.map_err(refused)))
             }
             Question::End { round, end } => {
                 Answer::Recorded(wallet.end_round(round, end).await.map_err(refused))
@@ -165,8 +171,9 @@ impl Sources {
         }
     }
 
-    /// Writes a commitment of ours down as used, durably.
-    async fn burn(&self, commitment: [u8; 32]) -> Result<(), AskError> {
+    /// Writes a commitment that we answer down as used, durably.
+    async fn burn(&self, commitment: Option<[u8; 32]>) -> Result<(), AskError> {
+        let Some(commitment) = commitment else { return Ok(()) };
         let commitments = Arc::clone(&self.commitments);
         let written = tokio::task::spawn_blocking(move || {
             commitments.burn(Commitment::from_bytes(commitment))

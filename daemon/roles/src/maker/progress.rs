@@ -1,6 +1,6 @@
 //! What a conversation asks of the wallet and the chain, step by step (`spec/roles.md` 4.5 to 4.7, 4.10).
 //!
-//! Taker's coin, round in the journal, coins held, keys and addresses, that they are told, `!ioauth`; then for each
+//! Taker's coin; round in the journal, coins held, keys and addresses, all at once; that they are told, `!ioauth`; then for each
 //! transaction the values of its inputs, that it is signed, `!sig`. A session that is gone meanwhile leaves nothing
 //! open: what comes back for it is ended or forgotten.
 
@@ -11,11 +11,12 @@ use joinery_proto::conversation::maker::MakerOutput;
 use joinery_proto::conversation::{Ended, Fact};
 use joinery_proto::podle::Revelation;
 use joinery_wallet::round::{RoundBegin, RoundEvent, RoundRole};
+use joinery_wallet::service::RoundAccounts;
 
 use super::check::{self, InputCheck};
 use super::coins;
 use super::desk::Purpose;
-use super::session::{Cause, LookUp, LookUpState, RoundState, Session, SessionId, Step};
+use super::session::{Addresses, Cause, LookUp, LookUpState, Session, SessionId, Step};
 use super::sessions::{Env, Sessions};
 use crate::ask::{Answer, AskError, Question};
 
@@ -90,7 +91,7 @@ impl Sessions {
         }
     }
 
-    /// Chooses coins, and begins a round or holds the coins for the one that is open.
+    /// Chooses coins, and opens a round with them.
     fn choose(&mut self, id: SessionId, env: &mut Env<'_>) {
         // The wallet's view may not show yet what other sessions hold.
         let others = self.all.iter().filter(|(other, _)| **other != id);
@@ -112,36 +113,36 @@ impl Sessions {
             self.act(id, outputs, env);
             return;
         };
-        let mixdepth = chosen.mixdepth.0;
-        let outpoints = chosen.outpoints.clone();
+        // The same taker with the same commitment is told what it was to be told before.
+        let spare = self.spare.get(&(session.nick, session.fill.commitment));
+        let spare = spare.filter(|spare| spare.mixdepth == chosen.mixdepth);
+        session.cj = spare.map(|spare| spare.cj.clone());
+        session.change = spare.map(|spare| spare.change.clone());
+        let accounts = RoundAccounts { equal: chosen.next, change: chosen.mixdepth };
+        let begin = RoundBegin {
+            role: RoundRole::Maker,
+            time: env.time(),
+            mixdepth: chosen.mixdepth.0,
+            amount: session.fill.amount,
+            counterparties: 1,
+            destination: String::new(),
+            nick: env.config.nick.to_string(),
+        };
+        let question = Question::Open {
+            begin: Box::new(begin),
+            outpoints: chosen.outpoints.clone(),
+            accounts: spare.is_none().then_some(accounts),
+        };
         session.plan = Some(chosen);
-        match session.round {
-            RoundState::None => {
-                session.round = RoundState::Asked;
-                let begin = RoundBegin {
-                    role: RoundRole::Maker,
-                    time: env.time(),
-                    mixdepth,
-                    amount: session.fill.amount,
-                    counterparties: 1,
-                    destination: String::new(),
-                    nick: env.config.nick.to_string(),
-                };
-                env.desk.ask(Purpose::Session(id, Step::Begin), Question::Begin(Box::new(begin)));
-            }
-            RoundState::Asked => {}
-            RoundState::Open(round) => {
-                let question = Question::Reserve { round, outpoints };
-                env.desk.ask(Purpose::Session(id, Step::Reserve), question);
-            }
-        }
+        session.opening = true;
+        env.desk.ask(Purpose::Session(id, Step::Open), question);
     }
 
     fn persist(&mut self, id: SessionId, fact: Fact, env: &mut Env<'_>) {
         let Some(session) = self.all.get_mut(&id) else { return };
         match fact {
             Fact::CoinsRevealed { scripts, commitment, .. } => {
-                let RoundState::Open(round) = session.round else { return };
+                let Some(round) = session.round else { return };
                 session.revealing = true;
                 let commitment = *commitment.as_bytes();
                 let event = Box::new(RoundEvent::Revealed { scripts, commitment });
@@ -207,7 +208,7 @@ impl Sessions {
     /// Makes durable that the agreed transaction is signed.
     fn sign(&mut self, id: SessionId, env: &mut Env<'_>) {
         let Some(session) = self.all.get_mut(&id) else { return };
-        let RoundState::Open(round) = session.round else { return };
+        let Some(round) = session.round else { return };
         let Some((tx, share)) = session.machine.agreed() else { return };
         let event = RoundEvent::Signed {
             txid: tx.compute_txid(),
@@ -237,30 +238,23 @@ impl Sessions {
             self.too_late(id, answer, env);
             return;
         };
+        if step == Step::Open {
+            session.opening = false;
+        }
         match (step, answer) {
             (Step::LookUp, Answer::Found(found)) => self.coin_found(id, found, env),
-            (Step::Begin, Answer::Begun(Ok(round))) => {
-                session.round = RoundState::Open(round);
-                let outpoints = session.outpoints().collect();
-                let question = Question::Reserve { round, outpoints };
-                env.desk.ask(Purpose::Session(id, Step::Reserve), question);
+            (Step::Open, Answer::Opened(Ok(opened))) => {
+                session.round = Some(opened.id);
+                session.coins = Some(opened.coins);
+                if let Some((cj, change)) = opened.addresses {
+                    session.cj = Some(cj);
+                    session.change = Some(change);
+                }
+                self.chosen(id, env);
             }
-            (Step::Reserve, Answer::Reserved(Ok(()))) => self.held(id, env),
-            (Step::Reserve, Answer::Reserved(Err(AskError::Unusable(coin)))) => {
+            (Step::Open, Answer::Opened(Err(AskError::Unusable(coin)))) => {
                 session.refused.insert(coin);
                 self.choose(id, env);
-            }
-            (Step::Coins, Answer::Coins(Ok(coins))) => {
-                session.coins = Some(coins);
-                self.chosen(id, env);
-            }
-            (Step::CjAddress, Answer::Address(Ok(address))) => {
-                session.cj = Some(address);
-                self.chosen(id, env);
-            }
-            (Step::ChangeAddress, Answer::Address(Ok(address))) => {
-                session.change = Some(address);
-                self.chosen(id, env);
             }
             (Step::Reveal, Answer::Recorded(Ok(()))) => {
                 session.revealing = false;
@@ -333,34 +327,9 @@ impl Sessions {
         self.ask_look_ups(env);
     }
 
-    /// The wallet holds our coins: keys and addresses at once.
-    fn held(&mut self, id: SessionId, env: &mut Env<'_>) {
-        let Some(session) = self.all.get_mut(&id) else { return };
-        let RoundState::Open(round) = session.round else { return };
-        let Some(plan) = &session.plan else { return };
-        session.held = true;
-        let outpoints = plan.outpoints.clone();
-        let (mixdepth, next) = (plan.mixdepth, plan.next);
-        env.desk.ask(Purpose::Session(id, Step::Coins), Question::Coins { round, outpoints });
-        // The same taker with the same commitment is told what it was to be told before.
-        let spare = self.spare.get(&(session.nick, session.fill.commitment));
-        if let Some(spare) = spare.filter(|spare| spare.mixdepth == mixdepth) {
-            session.cj = Some(spare.cj.clone());
-            session.change = Some(spare.change.clone());
-            return;
-        }
-        for (step, mixdepth) in [(Step::CjAddress, next), (Step::ChangeAddress, mixdepth)] {
-            env.desk.ask(Purpose::Session(id, step), Question::Address { mixdepth });
-        }
-    }
-
-    /// Shows the coins when everything is there.
+    /// The wallet holds our coins: shows them.
     fn chosen(&mut self, id: SessionId, env: &mut Env<'_>) {
         let Some(session) = self.all.get_mut(&id) else { return };
-        let complete = session.coins.is_some() && session.cj.is_some() && session.change.is_some();
-        if !complete {
-            return;
-        }
         match session.take_choice() {
             Some(choice) => {
                 let outputs = session.machine.coins_chosen(Some(choice), env.desk.bytes());
@@ -379,10 +348,17 @@ impl Sessions {
     /// An answer for a session that is gone.
     fn too_late(&mut self, id: SessionId, answer: Answer, env: &mut Env<'_>) {
         match answer {
-            Answer::Begun(Ok(round)) => {
-                self.end_round(id, round, &Cause::Gone, env);
+            Answer::Opened(Ok(opened)) => {
+                if let Some((nick, commitment, mixdepth)) = self.late.get(&id).copied()
+                    && let Some((cj, change)) = opened.addresses
+                {
+                    self.spare.insert((nick, commitment), Addresses { mixdepth, cj, change });
+                }
+                self.end_round(id, opened.id, &Cause::Gone, env);
             }
-            Answer::Begun(Err(error)) | Answer::Recorded(Err(error)) => env.fail(error),
+            // A coin that was taken meanwhile is nobody's failure.
+            Answer::Opened(Err(AskError::Unusable(_))) => {}
+            Answer::Opened(Err(error)) | Answer::Recorded(Err(error)) => env.fail(error),
             _ => {}
         }
         self.ask_look_ups(env);
@@ -409,7 +385,8 @@ impl Sessions {
         let unspent: std::collections::HashSet<_> =
             env.view.coins.iter().map(|coin| coin.outpoint).collect();
         let gone = |session: &Session| {
-            session.held && session.outpoints().any(|outpoint| !unspent.contains(&outpoint))
+            session.round.is_some()
+                && session.outpoints().any(|outpoint| !unspent.contains(&outpoint))
         };
         let over: Vec<(SessionId, Cause)> = self
             .all
@@ -466,6 +443,7 @@ impl Sessions {
 fn error_of(answer: Answer) -> AskError {
     let error = match answer {
         Answer::Begun(answer) => answer.err(),
+        Answer::Opened(answer) => answer.err(),
         Answer::Reserved(answer) | Answer::Recorded(answer) => answer.err(),
         Answer::Address(answer) => answer.err(),
         Answer::Coins(answer) => answer.err(),

@@ -28,16 +28,8 @@ pub(super) struct SessionId(pub(super) u64);
 pub(super) enum Step {
     /// The taker's coin.
     LookUp,
-    /// A round in the journal.
-    Begin,
-    /// Our coins held.
-    Reserve,
-    /// Their keys.
-    Coins,
-    /// Address of the equal amount output.
-    CjAddress,
-    /// Address of the change.
-    ChangeAddress,
+    /// A round in the journal, our coins held, their keys, and addresses.
+    Open,
     /// That our coins are told.
     Reveal,
     /// Values of the inputs of the taker's transaction.
@@ -48,14 +40,6 @@ pub(super) enum Step {
     Sign,
     /// The end of the round.
     End,
-}
-
-/// The round in the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RoundState {
-    None,
-    Asked,
-    Open(RoundId),
 }
 
 /// A look at the chain for the taker's coin.
@@ -95,11 +79,13 @@ pub(super) struct Session {
     pub(super) machine: MakerSession,
     pub(super) offer: Offer,
     pub(super) look_up: Option<LookUp>,
-    pub(super) round: RoundState,
+    /// The round in the journal, which holds our coins.
+    pub(super) round: Option<RoundId>,
+    /// The wallet was asked for round, coins and addresses, and has not answered.
+    pub(super) opening: bool,
     pub(super) plan: Option<Chosen>,
     /// Coins that the wallet would not hold.
     pub(super) refused: HashSet<OutPoint>,
-    pub(super) held: bool,
     pub(super) coins: Option<Vec<OwnCoin>>,
     pub(super) cj: Option<Address>,
     pub(super) change: Option<Address>,

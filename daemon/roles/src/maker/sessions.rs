@@ -15,12 +15,13 @@ use joinery_proto::offer::Offer;
 use joinery_proto::podle::Commitment;
 use joinery_proto::private_message::PrivateWord;
 use joinery_wallet::round::{RoundEnd, RoundId};
+use joinery_wallet::types::Mixdepth;
 
 use super::config::MakerConfig;
 use super::desk::{Bounded, Desk, Purpose};
 use super::hp2::Commitments;
 use super::push::Pushes;
-use super::session::{Addresses, Cause, RoundState, Session, SessionId, Step};
+use super::session::{Addresses, Cause, Session, SessionId, Step};
 use crate::ask::{AskError, Question, WalletView};
 use crate::budget::Budget;
 use crate::event::{LinkId, Source};
@@ -103,6 +104,8 @@ pub(super) struct Sessions {
     pub(super) look_ups_open: usize,
     pub(super) absent: Bounded<OutPoint, Duration>,
     pub(super) spare: Bounded<(Nick, Commitment), Addresses>,
+    /// Sessions that were over before the wallet gave them addresses: for whom these are to be kept.
+    pub(super) late: Bounded<SessionId, (Nick, Commitment, Mixdepth)>,
     /// What the mempool took at least, and when that was: satoshi per 1000 virtual bytes.
     pub(super) floor: Option<(Duration, u64)>,
     /// Transactions that takers may have us send.
@@ -125,6 +128,7 @@ impl Sessions {
             look_ups_open: 0,
             absent: Bounded::new(MAX_ABSENT),
             spare: Bounded::new(MAX_SPARE),
+            late: Bounded::new(MAX_SPARE),
             floor: None,
             pushes: Pushes::new(),
             closing: 0,
@@ -185,10 +189,10 @@ impl Sessions {
                     machine,
                     offer,
                     look_up: None,
-                    round: RoundState::None,
+                    round: None,
+                    opening: false,
                     plan: None,
                     refused: HashSet::new(),
-                    held: false,
                     coins: None,
                     cj: None,
                     change: None,
@@ -292,6 +296,9 @@ impl Sessions {
         if let Some(addresses) = session.spare_addresses() {
             self.spare.insert((session.nick, session.fill.commitment), addresses);
         }
+        if let Some(plan) = session.plan.as_ref().filter(|_| session.opening) {
+            self.late.insert(id, (session.nick, session.fill.commitment, plan.mixdepth));
+        }
         self.error(session.nick, session.via, cause.reply(), env);
         self.finish(id, &session, cause, env);
     }
@@ -306,7 +313,7 @@ impl Sessions {
 
     /// Ends the round of a session that is gone.
     fn finish(&mut self, id: SessionId, session: &Session, cause: &Cause, env: &mut Env<'_>) {
-        if let RoundState::Open(round) = session.round {
+        if let Some(round) = session.round {
             // What was signed is what counts, whatever the taker tried afterwards.
             let complete = Cause::Conversation(Ended::Complete);
             let cause = if session.signed > 0 { &complete } else { cause };

@@ -15,7 +15,7 @@ use crate::stage::{DIRECTORY, FakeTaker, Left, Stage, secs};
 fn foreign_answer(kind: u8) -> Answer {
     match kind % 10 {
         0 => Answer::Begun(Err(AskError::Internal(String::new()))),
-        1 => Answer::Reserved(Err(AskError::Unusable(OutPoint::null()))),
+        1 => Answer::Opened(Err(AskError::Unusable(OutPoint::null()))),
         2 => Answer::Coins(Ok(Vec::new())),
         3 => Answer::Recorded(Ok(())),
         4 => Answer::Found(Ok(Vec::new())),

@@ -151,11 +151,9 @@ fn cj_and_change_distinct() {
 #[test]
 fn session_state_always_settles() {
     // Whatever is never answered: the conversation ends, and so does the maker when it is stopped.
-    let kinds: [fn(&joinery_roles::ask::Question) -> bool; 6] = [
+    let kinds: [fn(&joinery_roles::ask::Question) -> bool; 4] = [
         |q| matches!(q, joinery_roles::ask::Question::LookUp(_)),
-        |q| matches!(q, joinery_roles::ask::Question::Begin(_)),
-        |q| matches!(q, joinery_roles::ask::Question::Reserve { .. }),
-        |q| matches!(q, joinery_roles::ask::Question::Coins { .. }),
+        |q| matches!(q, joinery_roles::ask::Question::Open { .. }),
         |q| matches!(q, joinery_roles::ask::Question::Record { .. }),
         |q| matches!(q, joinery_roles::ask::Question::End { .. }),
     ];

@@ -30,6 +30,7 @@ use joinery_roles::ask::{
 use joinery_roles::event::{ChannelEvent, DirectoryId, Source};
 use joinery_roles::maker::{Maker, MakerConfig, MakerEnd, MakerState, MakerTerms, Output};
 use joinery_wallet::round::{Round, RoundEvent, RoundId};
+use joinery_wallet::service::OpenedRound;
 use joinery_wallet::snapshot::CoinKind;
 use joinery_wallet::types::Mixdepth;
 
@@ -150,8 +151,8 @@ impl FakeWallet {
         self.journal.iter().map(fold).collect()
     }
 
-    fn held(&self, except: Option<RoundId>) -> HashSet<OutPoint> {
-        let holding = self.rounds().into_iter().filter(|r| Some(r.id) != except && r.holds_coins());
+    fn held(&self) -> HashSet<OutPoint> {
+        let holding = self.rounds().into_iter().filter(Round::holds_coins);
         holding.flat_map(|round| round.coins).collect()
     }
 
@@ -170,7 +171,7 @@ impl FakeWallet {
     }
 
     pub(crate) fn view(&self) -> Arc<WalletView> {
-        let held = self.held(None);
+        let held = self.held();
         let coins = self.coins.iter().map(|coin| WalletCoin {
             outpoint: coin.outpoint,
             value: coin.value,
@@ -196,12 +197,18 @@ impl FakeWallet {
         self.coins.iter().find(|coin| coin.outpoint == *outpoint)
     }
 
+    fn address(&mut self, mixdepth: u8) -> Address {
+        self.next_address += 1;
+        let coin = OwnCoin::new(OutPoint::null(), 0, key(0xad, self.next_address));
+        let fresh = Address::from_script(coin.script(), Network::Regtest).unwrap();
+        let address = self.preset.pop_front().unwrap_or(fresh);
+        self.addresses.push((mixdepth, address.clone()));
+        address
+    }
+
     pub(crate) fn answer(&mut self, question: Question) -> Answer {
         let kind = match &question {
-            Question::Begin(_) => "begin",
-            Question::Reserve { .. } => "reserve",
-            Question::Address { .. } => "address",
-            Question::Coins { .. } => "coins",
+            Question::Open { .. } => "open",
             Question::Record { event, .. } => match **event {
                 RoundEvent::Revealed { .. } => "revealed",
                 RoundEvent::Signed { .. } => "signed",
@@ -218,9 +225,7 @@ impl FakeWallet {
         self.asked.push(kind);
         if let Some(error) = self.broken.clone() {
             let broken = match &question {
-                Question::Begin(_) => Some(Answer::Begun(Err(error))),
-                Question::Reserve { .. } => Some(Answer::Reserved(Err(error))),
-                Question::Address { .. } => Some(Answer::Address(Err(error))),
+                Question::Open { .. } => Some(Answer::Opened(Err(error))),
                 Question::Record { .. }
                 | Question::End { .. }
                 | Question::RememberCommitment(_) => Some(Answer::Recorded(Err(error))),
@@ -231,13 +236,8 @@ impl FakeWallet {
             }
         }
         match question {
-            Question::Begin(begin) => {
-                let id = RoundId(u64::try_from(self.journal.len()).unwrap() + 1);
-                self.journal.insert(id, vec![RoundEvent::Begun(*begin)]);
-                Answer::Begun(Ok(id))
-            }
-            Question::Reserve { round, outpoints } => {
-                let held = self.held(Some(round));
+            Question::Open { begin, outpoints, accounts } => {
+                let held = self.held();
                 let free = |outpoint: &OutPoint| {
                     let ours = self.own(outpoint);
                     ours.is_some_and(|c| !c.frozen && c.locktime.is_none() && c.height.is_some())
@@ -245,25 +245,20 @@ impl FakeWallet {
                         && !self.unusable.contains(outpoint)
                 };
                 if let Some(bad) = outpoints.iter().find(|outpoint| !free(outpoint)) {
-                    return Answer::Reserved(Err(AskError::Unusable(*bad)));
+                    return Answer::Opened(Err(AskError::Unusable(*bad)));
                 }
-                self.journal.get_mut(&round).unwrap().push(RoundEvent::Reserved { outpoints });
-                Answer::Reserved(Ok(()))
-            }
-            Question::Address { mixdepth } => {
-                self.next_address += 1;
-                let coin = OwnCoin::new(OutPoint::null(), 0, key(0xad, self.next_address));
-                let fresh = Address::from_script(coin.script(), Network::Regtest).unwrap();
-                let address = self.preset.pop_front().unwrap_or(fresh);
-                self.addresses.push((mixdepth.0, address.clone()));
-                Answer::Address(Ok(address))
-            }
-            Question::Coins { outpoints, .. } => {
                 let coins = outpoints.iter().map(|outpoint| {
                     let coin = self.own(outpoint).unwrap();
                     OwnCoin::new(coin.outpoint, coin.value, coin.key)
                 });
-                Answer::Coins(Ok(coins.collect()))
+                let coins = coins.collect();
+                let id = RoundId(u64::try_from(self.journal.len()).unwrap() + 1);
+                let events = vec![RoundEvent::Begun(*begin), RoundEvent::Reserved { outpoints }];
+                self.journal.insert(id, events);
+                let addresses = accounts.map(|accounts| {
+                    (self.address(accounts.equal.0), self.address(accounts.change.0))
+                });
+                Answer::Opened(Ok(OpenedRound { id, coins, addresses }))
             }
             Question::Record { round, event } => {
                 self.journal.get_mut(&round).unwrap().push(*event);

@@ -11,6 +11,7 @@ use joinery_roles::ask::{
     Answer, AskError, AttemptFeeRate, Question, SendResult, WalletCoin, WalletView,
 };
 use joinery_wallet::round::{Round, RoundEnd, RoundEvent, RoundId, RoundSums};
+use joinery_wallet::service::OpenedRound;
 use joinery_wallet::snapshot::CoinKind;
 use joinery_wallet::types::Mixdepth;
 use rand::Rng;
@@ -135,6 +136,43 @@ impl FakeWallet {
         self.used.entry(outpoint).or_default().extend(indexes);
     }
 
+    fn not_free(&self, outpoints: &[OutPoint], chain: &Chain) -> Option<OutPoint> {
+        let view = self.view(chain);
+        let free = |outpoint: &OutPoint| {
+            view.coins.iter().any(|coin| coin.outpoint == *outpoint && coin.free)
+        };
+        outpoints.iter().find(|o| !free(o) || self.faults.unusable).copied()
+    }
+
+    fn reserve(
+        &mut self,
+        round: RoundId,
+        outpoints: Vec<OutPoint>,
+        chain: &Chain,
+    ) -> Result<(), AskError> {
+        if let Some(outpoint) = self.not_free(&outpoints, chain) {
+            return Err(AskError::Unusable(outpoint));
+        }
+        self.record(round, RoundEvent::Reserved { outpoints })
+    }
+
+    fn address(&mut self, mixdepth: u8) -> Address {
+        let script = self.script(mixdepth);
+        assert!(!self.issued.contains(&script), "an address was issued twice");
+        self.issued.push(script.clone());
+        Address::from_script(&script, Network::Regtest).unwrap()
+    }
+
+    fn coins(&self, round: RoundId, outpoints: &[OutPoint], chain: &Chain) -> Vec<OwnCoin> {
+        let round = &self.rounds[&round];
+        let coins = outpoints.iter().map(|outpoint| {
+            assert!(round.holds_coins() && round.coins.contains(outpoint), "not held");
+            let coin = &chain.coins[outpoint];
+            OwnCoin::new(*outpoint, coin.value, self.scripts[&coin.script].1)
+        });
+        coins.collect()
+    }
+
     pub(crate) fn answer(
         &mut self,
         question: Question,
@@ -150,31 +188,26 @@ impl FakeWallet {
                 Answer::Begun(Ok(id))
             }
             Question::Reserve { round, outpoints } => {
-                let view = self.view(chain);
-                let free = |outpoint: &OutPoint| {
-                    view.coins.iter().any(|coin| coin.outpoint == *outpoint && coin.free)
-                };
-                let bad = outpoints.iter().find(|o| !free(o) || self.faults.unusable);
-                if let Some(outpoint) = bad {
-                    return Answer::Reserved(Err(AskError::Unusable(*outpoint)));
+                Answer::Reserved(self.reserve(round, outpoints, chain))
+            }
+            Question::Open { begin, outpoints, accounts } => {
+                if let Some(outpoint) = self.not_free(&outpoints, chain) {
+                    return Answer::Opened(Err(AskError::Unusable(outpoint)));
                 }
-                let done = self.record(round, RoundEvent::Reserved { outpoints });
-                Answer::Reserved(done)
-            }
-            Question::Address { mixdepth } => {
-                let script = self.script(mixdepth.0);
-                assert!(!self.issued.contains(&script), "an address was issued twice");
-                self.issued.push(script.clone());
-                Answer::Address(Ok(Address::from_script(&script, Network::Regtest).unwrap()))
-            }
-            Question::Coins { round, outpoints } => {
-                let round = &self.rounds[&round];
-                let coins = outpoints.iter().map(|outpoint| {
-                    assert!(round.holds_coins() && round.coins.contains(outpoint), "not held");
-                    let coin = &chain.coins[outpoint];
-                    OwnCoin::new(*outpoint, coin.value, self.scripts[&coin.script].1)
+                let id = RoundId(self.rounds.len() as u64 + 1);
+                self.rounds.insert(id, Round::new(id, *begin));
+                if let Err(error) = self.reserve(id, outpoints.clone(), chain) {
+                    return Answer::Opened(Err(error));
+                }
+                let coins = self.coins(id, &outpoints, chain);
+                let addresses = accounts.map(|accounts| {
+                    (self.address(accounts.equal.0), self.address(accounts.change.0))
                 });
-                Answer::Coins(Ok(coins.collect()))
+                Answer::Opened(Ok(OpenedRound { id, coins, addresses }))
+            }
+            Question::Address { mixdepth } => Answer::Address(Ok(self.address(mixdepth.0))),
+            Question::Coins { round, outpoints } => {
+                Answer::Coins(Ok(self.coins(round, &outpoints, chain)))
             }
             Question::Record { round, event } => {
                 if let RoundEvent::CommitmentSent { outpoint, index, commitment } = &*event {

@@ -9,7 +9,9 @@ use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 
 use super::state::now;
-use super::{BondCertificate, RoundError, SendError, SendRequest, ServiceError};
+use super::{
+    BondCertificate, OpenedRound, RoundAccounts, RoundError, SendError, SendRequest, ServiceError,
+};
 use crate::directory::{ChangePasswordError, SealError, SealingKey};
 use crate::round::{RoundBegin, RoundEnd, RoundEvent, RoundId, RoundSums};
 use crate::types::{Branch, Mixdepth};
@@ -28,27 +30,35 @@ pub(super) struct Prepared {
 
 /// A round on its way to whoever asked for it. If that one has gone away, the round is ended: nobody would do it.
 #[derive(Debug)]
-pub(super) struct BegunRound {
+pub(super) struct BegunRound<T> {
     id: RoundId,
-    /// For ending it; empty once somebody has it.
-    commands: Option<mpsc::WeakUnboundedSender<Command>>,
+    /// What whoever asked gets; empty once it has it.
+    round: Option<T>,
+    /// For ending it.
+    commands: mpsc::WeakUnboundedSender<Command>,
 }
 
-impl BegunRound {
-    pub(super) const fn new(id: RoundId, commands: mpsc::WeakUnboundedSender<Command>) -> Self {
-        Self { id, commands: Some(commands) }
+impl<T> BegunRound<T> {
+    pub(super) const fn new(
+        id: RoundId,
+        round: T,
+        commands: mpsc::WeakUnboundedSender<Command>,
+    ) -> Self {
+        Self { id, round: Some(round), commands }
     }
 
     /// Takes the round over.
-    pub(super) fn take(mut self) -> RoundId {
-        self.commands = None;
-        self.id
+    pub(super) fn take(mut self) -> T {
+        self.round.take().expect("taken once, since taking consumes it")
     }
 }
 
-impl Drop for BegunRound {
+impl<T> Drop for BegunRound<T> {
     fn drop(&mut self) {
-        if let Some(commands) = self.commands.take().and_then(|commands| commands.upgrade()) {
+        if self.round.is_none() {
+            return;
+        }
+        if let Some(commands) = self.commands.upgrade() {
             let end = RoundEnd {
                 code: "interrupted".to_owned(),
                 text: "Whoever began the round went away.".to_owned(),
@@ -138,7 +148,14 @@ pub(super) enum Command {
     },
     BeginRound {
         begin: Box<RoundBegin>,
-        reply: Reply<BegunRound, RoundError>,
+        reply: Reply<BegunRound<RoundId>, RoundError>,
+    },
+    /// Begins a round, holds coins and hands out addresses for it, all in one step.
+    OpenRound {
+        begin: Box<RoundBegin>,
+        outpoints: Vec<OutPoint>,
+        accounts: Option<RoundAccounts>,
+        reply: Reply<BegunRound<OpenedRound>, RoundError>,
     },
     Reserve {
         round: RoundId,
@@ -202,6 +219,7 @@ impl std::fmt::Debug for Command {
             Self::Seal { .. } => "Seal",
             Self::ChangePassword { .. } => "ChangePassword",
             Self::BeginRound { .. } => "BeginRound",
+            Self::OpenRound { .. } => "OpenRound",
             Self::Reserve { .. } => "Reserve",
             Self::RecordRound { .. } => "RecordRound",
             Self::CoinjoinCoins { .. } => "CoinjoinCoins",

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use bdk_wallet::bitcoin::secp256k1::PublicKey;
 use bdk_wallet::bitcoin::{Address, OutPoint, Transaction, Txid};
 use joinery_proto::bond_proof::Certificate;
+use joinery_proto::transaction::signing::OwnCoin;
 
 use crate::chain::ChainError;
 use crate::policy::TxFees;
@@ -88,6 +89,26 @@ pub enum Effect {
         /// The equal amount.
         amount: u64,
     },
+}
+
+/// Accounts whose internal branches give a round its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoundAccounts {
+    /// Of the equal amount output.
+    pub equal: Mixdepth,
+    /// Of the change.
+    pub change: Mixdepth,
+}
+
+/// A round that was opened with its coins held: everything that a maker tells its taker comes from here.
+#[derive(Debug)]
+pub struct OpenedRound {
+    /// Its number.
+    pub id: RoundId,
+    /// The coins with their keys, in the order in which they were asked for.
+    pub coins: Vec<OwnCoin>,
+    /// Addresses of the equal amount output and of the change, handed out to nobody else; if they were asked for.
+    pub addresses: Option<(Address, Address)>,
 }
 
 /// Something that clients of the websocket hear about (`spec/wallet.md` 10.2).

@@ -7,7 +7,9 @@ use bdk_wallet::bitcoin::{OutPoint, Transaction};
 use joinery_proto::transaction::signing::OwnCoin;
 
 use super::command::{BegunRound, Command};
-use super::{BondCertificate, RoundError, RoundSent, WalletHandle, send};
+use super::{
+    BondCertificate, OpenedRound, RoundAccounts, RoundError, RoundSent, WalletHandle, send,
+};
 use crate::round::{Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundSums};
 
 impl WalletHandle {
@@ -26,9 +28,28 @@ impl WalletHandle {
     /// [`RoundError::Closed`].
     pub async fn begin_round(&self, begin: RoundBegin) -> Result<RoundId, RoundError> {
         let begin = Box::new(begin);
-        let begun: Result<BegunRound, RoundError> =
+        let begun: Result<BegunRound<RoundId>, RoundError> =
             self.ask(|reply| Command::BeginRound { begin, reply }).await;
         begun.map(BegunRound::take)
+    }
+
+    /// Opens a round, holds coins for it and, with `accounts`, hands out the addresses of its two outputs: what
+    /// [`WalletHandle::begin_round`], [`WalletHandle::reserve`], [`WalletHandle::coinjoin_coins`] and
+    /// [`WalletHandle::issue_address`] do one after the other, durable together by one record of the journal. A maker
+    /// has one taker waiting for all of it.
+    ///
+    /// # Errors
+    /// As these four. Nothing was recorded then: there is no round, no coin is held and no address is used up.
+    pub async fn open_round(
+        &self,
+        begin: RoundBegin,
+        outpoints: Vec<OutPoint>,
+        accounts: Option<RoundAccounts>,
+    ) -> Result<OpenedRound, RoundError> {
+        let begin = Box::new(begin);
+        let opened: Result<BegunRound<OpenedRound>, RoundError> =
+            self.ask(|reply| Command::OpenRound { begin, outpoints, accounts, reply }).await;
+        opened.map(BegunRound::take)
     }
 
     /// Holds coins for a round, all or none: nothing else selects, spends or freezes them from then on, also after a

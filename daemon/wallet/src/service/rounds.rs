@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use bdk_wallet::bitcoin::consensus::encode::{deserialize, serialize};
 use bdk_wallet::bitcoin::secp256k1::PublicKey;
-use bdk_wallet::bitcoin::{OutPoint, Script, ScriptBuf, Transaction, Txid};
+use bdk_wallet::bitcoin::{Address, OutPoint, Script, ScriptBuf, Transaction, Txid};
 use joinery_proto::bond_proof::Certificate;
 use joinery_proto::transaction::signing::OwnCoin;
 
 use super::round_error::{RoundError, Unusable};
 use super::state::{State, now};
-use super::{BondCertificate, RoundNews, WalletEvent};
+use super::{BondCertificate, OpenedRound, RoundAccounts, RoundNews, WalletEvent};
 use crate::keys::SignerKind;
 use crate::path::ScriptPlace;
 use crate::policy::WalletPolicy;
@@ -26,9 +26,9 @@ use crate::round::{
     MAX_TRANSACTION, MAX_WORD, Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundRole,
     RoundSums,
 };
-use crate::snapshot::Coin;
+use crate::snapshot::{Coin, Snapshot};
 use crate::store::{Fact, Facts, OwnTxState};
-use crate::types::{Branch, Mixdepth};
+use crate::types::{Branch, Keychain, Mixdepth};
 
 /// Rounds as readers see them, ascending by number.
 pub(super) type RoundList = Arc<Vec<Arc<Round>>>;
@@ -128,6 +128,13 @@ const fn unusable(outpoint: OutPoint, reason: Unusable) -> RoundError {
     RoundError::Unusable { outpoint, reason }
 }
 
+/// Addresses that are about to be handed out together.
+struct Drawn {
+    facts: [Fact; 2],
+    keychains: [Keychain; 2],
+    addresses: (Address, Address),
+}
+
 impl State {
     // --- bookkeeping -----------------------------------------------------------------------------
 
@@ -186,15 +193,69 @@ impl State {
     // --- commands --------------------------------------------------------------------------------
 
     pub(super) fn begin_round(&mut self, begin: RoundBegin) -> Result<RoundId, RoundError> {
+        self.check_begin(&begin)?;
+        let id = self.store.facts().next_round();
+        self.record_event(id, RoundEvent::Begun(begin))?;
+        Ok(id)
+    }
+
+    fn check_begin(&self, begin: &RoundBegin) -> Result<(), RoundError> {
         self.check_role(begin.role)?;
         if Mixdepth(begin.mixdepth) > self.max_mixdepth() {
             return Err(RoundError::NoSuchMixdepth(Mixdepth(begin.mixdepth)));
         }
         limited("destination", begin.destination.len(), MAX_WORD)?;
-        limited("nick", begin.nick.len(), MAX_WORD)?;
+        limited("nick", begin.nick.len(), MAX_WORD)
+    }
+
+    /// Everything that can be refused is looked at first; then one record makes all of it durable.
+    pub(super) fn open_round(
+        &mut self,
+        begin: RoundBegin,
+        outpoints: &[OutPoint],
+        accounts: Option<RoundAccounts>,
+    ) -> Result<OpenedRound, RoundError> {
+        self.check_begin(&begin)?;
+        limited("list of coins", outpoints.len(), MAX_COINS)?;
         let id = self.store.facts().next_round();
-        self.record_event(id, RoundEvent::Begun(begin))?;
-        Ok(id)
+        let round = Round::new(id, begin.clone());
+        self.refresh_if_stale();
+        let snapshot = self.snapshot.load_full();
+        let mut coins = Vec::with_capacity(outpoints.len());
+        for &outpoint in outpoints {
+            let coin = self.coin(&snapshot, outpoint)?;
+            self.check_coin(&round, coin).map_err(|reason| unusable(outpoint, reason))?;
+            coins.push(self.own_coin(coin)?);
+        }
+        let mut held = outpoints.to_vec();
+        held.sort_unstable();
+        held.dedup();
+        if held.len() != outpoints.len() {
+            return Err(RoundError::OutOfOrder("a coin is named twice"));
+        }
+        let mut facts = vec![
+            Fact::Round { round: id.0, event: RoundEvent::Begun(begin) },
+            Fact::Round { round: id.0, event: RoundEvent::Reserved { outpoints: held } },
+        ];
+        let drawn = accounts.map(|accounts| self.round_addresses(accounts)).transpose()?;
+        facts.extend(drawn.iter().flat_map(|drawn| drawn.facts.clone()));
+        self.record(&facts)?;
+        for keychain in drawn.iter().flat_map(|drawn| drawn.keychains) {
+            self.issued(keychain);
+        }
+        self.publish_or_wait();
+        Ok(OpenedRound { id, coins, addresses: drawn.map(|drawn| drawn.addresses) })
+    }
+
+    /// The next addresses for both outputs of a round. They are handed out when the facts are recorded.
+    fn round_addresses(&mut self, accounts: RoundAccounts) -> Result<Drawn, RoundError> {
+        let internal = |mixdepth| Keychain { mixdepth, branch: Branch::Internal };
+        let keychains = [internal(accounts.equal), internal(accounts.change)];
+        let (equal, of_equal) = self.next_address(keychains[0], None)?;
+        // A wallet of one account draws both from the same branch.
+        let (change, of_change) = self.next_address(keychains[1], Some(&equal))?;
+        let addresses = (self.address_of(&equal)?, self.address_of(&change)?);
+        Ok(Drawn { facts: [of_equal, of_change], keychains, addresses })
     }
 
     pub(super) fn reserve(
@@ -212,8 +273,7 @@ impl State {
         self.refresh_if_stale();
         let snapshot = self.snapshot.load_full();
         for outpoint in &outpoints {
-            let coin = snapshot.coins.iter().find(|coin| coin.outpoint == *outpoint);
-            let coin = coin.ok_or_else(|| unusable(*outpoint, self.why_missing(*outpoint)))?;
+            let coin = self.coin(&snapshot, *outpoint)?;
             self.check_coin(&round, coin).map_err(|reason| unusable(*outpoint, reason))?;
         }
         outpoints.retain(|outpoint| self.locks.round(outpoint) != Some(id));
@@ -221,6 +281,12 @@ impl State {
             return Ok(());
         }
         self.record_event(id, RoundEvent::Reserved { outpoints })
+    }
+
+    /// An unspent coin of ours.
+    fn coin<'a>(&self, of: &'a Snapshot, outpoint: OutPoint) -> Result<&'a Coin, RoundError> {
+        let coin = of.coins.iter().find(|coin| coin.outpoint == outpoint);
+        coin.ok_or_else(|| unusable(outpoint, self.why_missing(outpoint)))
     }
 
     fn why_missing(&self, outpoint: OutPoint) -> Unusable {
@@ -411,8 +477,7 @@ impl State {
             if self.locks.round(&outpoint) != Some(id) {
                 return Err(RoundError::NotHeld { round: id, outpoint });
             }
-            let coin = snapshot.coins.iter().find(|coin| coin.outpoint == outpoint);
-            let coin = coin.ok_or_else(|| unusable(outpoint, self.why_missing(outpoint)))?;
+            let coin = self.coin(&snapshot, outpoint)?;
             coins.push(self.own_coin(coin)?);
         }
         Ok(coins)
@@ -513,8 +578,7 @@ impl State {
     ) -> Result<BondCertificate, RoundError> {
         self.refresh_if_stale();
         let snapshot = self.snapshot.load_full();
-        let coin = snapshot.coins.iter().find(|coin| coin.outpoint == outpoint);
-        let coin = coin.ok_or_else(|| unusable(outpoint, self.why_missing(outpoint)))?;
+        let coin = self.coin(&snapshot, outpoint)?;
         let Some(locktime) = coin.locktime.filter(|_| coin.place.is_bond()) else {
             return Err(unusable(outpoint, Unusable::NoBond));
         };

@@ -442,7 +442,7 @@ impl State {
         }
     }
 
-    fn address_of(&self, script: &ScriptBuf) -> Result<Address, ServiceError> {
+    pub(super) fn address_of(&self, script: &ScriptBuf) -> Result<Address, ServiceError> {
         Address::from_script(script, self.network().bitcoin())
             .map_err(|_| ServiceError::KeyCheck("script has no address"))
     }

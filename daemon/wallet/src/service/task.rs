@@ -150,7 +150,12 @@ impl State {
         match command {
             Command::BeginRound { begin, reply } => {
                 let begun = self.begin_round(*begin);
-                answer(reply, begun.map(|id| BegunRound::new(id, self.commands.clone())));
+                answer(reply, begun.map(|id| BegunRound::new(id, id, self.commands.clone())));
+            }
+            Command::OpenRound { begin, outpoints, accounts, reply } => {
+                let opened = self.open_round(*begin, &outpoints, accounts);
+                let commands = self.commands.clone();
+                answer(reply, opened.map(|round| BegunRound::new(round.id, round, commands)));
             }
             Command::Reserve { round, outpoints, reply } => {
                 answer(reply, self.reserve(round, outpoints));

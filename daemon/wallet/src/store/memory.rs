@@ -29,6 +29,7 @@ struct Shared {
     current: Chain,
     failing: bool,
     commits: usize,
+    records: usize,
     compact_after: Option<usize>,
 }
 
@@ -99,6 +100,12 @@ impl MemoryStore {
         self.shared().log.clone()
     }
 
+    /// How often [`Store::record`] made something durable: on a disk, each time is a sync.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.shared().records
+    }
+
     /// How often [`Store::commit`] succeeded.
     #[must_use]
     pub fn commits(&self) -> usize {
@@ -128,7 +135,10 @@ impl Store for MemoryStore {
     }
 
     fn record(&mut self, facts: &[Fact]) -> Result<(), StoreError> {
-        self.writable("record")?.log.extend_from_slice(facts);
+        let mut shared = self.writable("record")?;
+        shared.log.extend_from_slice(facts);
+        shared.records += 1;
+        drop(shared);
         facts.iter().for_each(|fact| self.facts.apply(fact));
         Ok(())
     }

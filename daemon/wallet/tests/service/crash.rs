@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bdk_wallet::bitcoin::{Address, Amount, OutPoint, Txid};
+use bdk_wallet::bitcoin::{Address, Amount, OutPoint, ScriptBuf, Txid};
 use joinery_wallet::directory::WalletDirectory;
 use joinery_wallet::file::KdfParams;
 use joinery_wallet::policy::WalletPolicy;
 use joinery_wallet::round::{RoundEvent, RoundId, RoundRole};
 use joinery_wallet::service::{
-    OpenOptions, RoundError, RoundSent, SendError, SendRequest, WalletHandle,
+    OpenOptions, OpenedRound, RoundAccounts, RoundError, RoundSent, SendError, SendRequest,
+    WalletHandle,
 };
 use joinery_wallet::store::{self, OwnTxState};
 use joinery_wallet::types::{Branch, Mixdepth};
@@ -214,8 +215,8 @@ impl Filmed<'_> {
         address
     }
 
-    async fn round(&mut self, role: RoundRole, coin: OutPoint) -> RoundId {
-        let id = self.wallet.begin_round(begin(role, 0)).await.expect("begun");
+    async fn round(&mut self, coin: OutPoint) -> RoundId {
+        let id = self.wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
         assert!(
             self.known.rounds.insert(id, (Vec::new(), Vec::new())).is_none(),
             "number used twice"
@@ -225,6 +226,25 @@ impl Filmed<'_> {
         self.known.rounds.get_mut(&id).expect("known").0.push(coin);
         self.cut();
         id
+    }
+
+    /// A maker's round with its coin and both addresses, which are durable together, and what a taker is told.
+    async fn told(&mut self, coin: OutPoint, commitment: u8) -> (RoundId, [ScriptBuf; 2]) {
+        let accounts = RoundAccounts { equal: Mixdepth(1), change: Mixdepth(0) };
+        let begin = begin(RoundRole::Maker, 0);
+        let opened = self.wallet.open_round(begin, vec![coin], Some(accounts)).await;
+        let OpenedRound { id, addresses, .. } = opened.expect("opened");
+        let (equal, change) = addresses.expect("drawn");
+        let new = self.known.rounds.insert(id, (vec![coin], Vec::new())).is_none();
+        assert!(new, "number used twice");
+        for address in [&equal, &change] {
+            assert!(self.known.issued.insert(address.clone()), "issued twice");
+        }
+        self.cut();
+        let scripts = [equal.script_pubkey(), change.script_pubkey()];
+        let commitment = [commitment; 32];
+        self.record(id, RoundEvent::Revealed { scripts: scripts.to_vec(), commitment }).await;
+        (id, scripts)
     }
 
     async fn record(&mut self, id: RoundId, event: RoundEvent) {
@@ -263,18 +283,8 @@ async fn a_kill_at_any_step_of_a_round_reuses_no_coin_address_or_commitment() {
     film.wallet.set_frozen(Vec::new()).await.expect("nothing");
 
     // A maker's round whose taker vanishes, one that is signed, and two rounds as taker.
-    let lost = film.round(RoundRole::Maker, coins[0]).await;
-    let scripts =
-        [film.address(1, Branch::Internal).await, film.address(0, Branch::Internal).await];
-    let scripts = scripts.map(|address| address.script_pubkey());
-    film.record(lost, RoundEvent::Revealed { scripts: scripts.to_vec(), commitment: [1; 32] })
-        .await;
-    let maker = film.round(RoundRole::Maker, coins[1]).await;
-    let scripts =
-        [film.address(1, Branch::Internal).await, film.address(0, Branch::Internal).await];
-    let scripts = scripts.map(|address| address.script_pubkey());
-    film.record(maker, RoundEvent::Revealed { scripts: scripts.to_vec(), commitment: [2; 32] })
-        .await;
+    let (lost, _) = film.told(coins[0], 1).await;
+    let (maker, scripts) = film.told(coins[1], 2).await;
     for salt in [50, 52, 54] {
         let tx = coinjoin(coins[1], &scripts, salt);
         film.record(maker, signed(&tx, clock())).await;
@@ -284,7 +294,7 @@ async fn a_kill_at_any_step_of_a_round_reuses_no_coin_address_or_commitment() {
     film.cut();
     rig.chain.on_broadcast(OnBroadcast::Lost);
     for (coin, salt, send) in [(coins[2], 60, true), (coins[3], 70, false)] {
-        let taker = film.round(RoundRole::Taker, coin).await;
+        let taker = film.round(coin).await;
         for index in 0..2 {
             let commitment = [salt + index; 32];
             let event = RoundEvent::CommitmentSent { outpoint: Some(coin), index, commitment };
@@ -310,7 +320,7 @@ async fn a_kill_at_any_step_of_a_round_reuses_no_coin_address_or_commitment() {
     film.cut();
     let Filmed { wallet, mut images, .. } = film;
     wallet.close().await;
-    assert!(images.len() > 30, "only {} images", images.len());
+    assert!(images.len() > 25, "only {} images", images.len());
 
     // The last one both ways.
     let (last, known) = images.last().cloned().expect("images");

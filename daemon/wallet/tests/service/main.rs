@@ -6,6 +6,7 @@ mod fake_chain;
 mod freezing;
 mod issuing;
 mod maker_only;
+mod opening;
 mod pruning;
 mod rig;
 mod round_worlds;

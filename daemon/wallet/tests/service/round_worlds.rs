@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bdk_wallet::bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
 use joinery_wallet::round::{Round, RoundEvent, RoundId, RoundRole};
-use joinery_wallet::service::{RoundSent, SendRequest, WalletHandle};
+use joinery_wallet::service::{RoundAccounts, RoundSent, SendRequest, WalletHandle};
 use joinery_wallet::snapshot::Snapshot;
 use joinery_wallet::store::{Fact, Facts};
 use joinery_wallet::types::{Branch, Mixdepth};
@@ -119,17 +119,13 @@ impl World {
             return;
         }
         let role = if self.rng.random() { RoundRole::Maker } else { RoundRole::Taker };
-        let wallet = self.wallet();
-        let id = wallet.begin_round(begin(role, mixdepth)).await.expect("begun");
-        assert!(self.rounds.iter().all(|known| known.id < id), "a number was used twice");
+        let opened = match role {
+            RoundRole::Maker => self.open_as_maker(mixdepth, &coins).await,
+            RoundRole::Taker => self.open_as_taker(mixdepth, &coins).await,
+        };
         // What the snapshot showed may be spent or held by now; then all stay free.
-        if wallet.reserve(id, coins.clone()).await.is_err() {
-            wallet.end_round(id, end("no_funds")).await.expect("ended");
-            return;
-        }
-        let cj = self.address((mixdepth + 1) % 5, Branch::Internal).await.script_pubkey();
-        let change = self.address(mixdepth, Branch::Internal).await.script_pubkey();
-        let scripts = [cj, change];
+        let Some((id, scripts)) = opened else { return };
+        let wallet = self.wallet();
         let commitment = self.rng.random();
         match role {
             RoundRole::Maker => {
@@ -156,6 +152,42 @@ impl World {
             ours_to_send: false,
             old: false,
         });
+    }
+
+    /// Everything at once.
+    async fn open_as_maker(
+        &mut self,
+        mixdepth: u8,
+        coins: &[OutPoint],
+    ) -> Option<(RoundId, [ScriptBuf; 2])> {
+        let accounts =
+            RoundAccounts { equal: Mixdepth((mixdepth + 1) % 5), change: Mixdepth(mixdepth) };
+        let begin = begin(RoundRole::Maker, mixdepth);
+        let opened = self.wallet().open_round(begin, coins.to_vec(), Some(accounts)).await.ok()?;
+        assert!(self.rounds.iter().all(|known| known.id < opened.id), "a number was used twice");
+        let (equal, change) = opened.addresses.expect("drawn");
+        for address in [&equal, &change] {
+            assert!(self.issued.insert(address.script_pubkey()), "an address was handed out twice");
+        }
+        Some((opened.id, [equal.script_pubkey(), change.script_pubkey()]))
+    }
+
+    /// Step by step.
+    async fn open_as_taker(
+        &mut self,
+        mixdepth: u8,
+        coins: &[OutPoint],
+    ) -> Option<(RoundId, [ScriptBuf; 2])> {
+        let wallet = self.wallet();
+        let id = wallet.begin_round(begin(RoundRole::Taker, mixdepth)).await.expect("begun");
+        assert!(self.rounds.iter().all(|known| known.id < id), "a number was used twice");
+        if wallet.reserve(id, coins.to_vec()).await.is_err() {
+            wallet.end_round(id, end("no_funds")).await.expect("ended");
+            return None;
+        }
+        let equal = self.address((mixdepth + 1) % 5, Branch::Internal).await.script_pubkey();
+        let change = self.address(mixdepth, Branch::Internal).await.script_pubkey();
+        Some((id, [equal, change]))
     }
 
     fn pick(&mut self, wanted: impl Fn(&Known) -> bool) -> Option<usize> {

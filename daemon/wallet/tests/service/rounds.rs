@@ -113,7 +113,10 @@ pub(crate) fn complete(coin: OutPoint, change: &Address, salt: u8) -> Transactio
 }
 
 /// The next news of rounds; they are told a moment after the snapshot shows them.
-async fn news(events: &mut broadcast::Receiver<WalletEvent>, count: usize) -> Vec<RoundNews> {
+pub(crate) async fn news(
+    events: &mut broadcast::Receiver<WalletEvent>,
+    count: usize,
+) -> Vec<RoundNews> {
     let mut out = Vec::new();
     let wait = async {
         while out.len() < count {
@@ -804,7 +807,7 @@ async fn a_round_that_nobody_waits_for_is_ended() {
     eventually("ended", || wallet.rounds().iter().any(|round| round.end.is_some())).await;
 }
 
-fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
+pub(crate) fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
     let waker = std::task::Waker::noop();
     future.poll(&mut std::task::Context::from_waker(waker)).is_ready()
 }

@@ -1,0 +1,150 @@
+//! A maker's round opened at once: round, coins, keys and addresses, all or none.
+
+use bdk_wallet::bitcoin::OutPoint;
+use joinery_wallet::round::{RoundEvent, RoundId, RoundRole};
+use joinery_wallet::service::{
+    OpenedRound, RoundAccounts, RoundError, RoundNews, Unusable, WalletHandle,
+};
+use joinery_wallet::store::{Fact, Store};
+use joinery_wallet::types::{Branch, Mixdepth};
+
+use crate::rig::{As, M0, Rig, coin, eventually, until};
+use crate::rounds::{begin, clock, coinjoin, end, funded, futures_poll, news, round, signed};
+
+const ACCOUNTS: RoundAccounts = RoundAccounts { equal: Mixdepth(1), change: M0 };
+
+async fn open(
+    wallet: &WalletHandle,
+    coins: &[OutPoint],
+    accounts: Option<RoundAccounts>,
+) -> Result<OpenedRound, RoundError> {
+    wallet.open_round(begin(RoundRole::Maker, 0), coins.to_vec(), accounts).await
+}
+
+/// Next indexes of the internal branches that the rounds here draw from.
+fn next_unused(wallet: &WalletHandle) -> [u32; 2] {
+    let snapshot = wallet.snapshot();
+    [ACCOUNTS.equal, ACCOUNTS.change]
+        .map(|mixdepth| snapshot.branch(mixdepth, Branch::Internal).expect("branch").next_unused)
+}
+
+#[tokio::test]
+async fn what_a_maker_tells_its_taker_comes_by_one_record_and_serves_to_the_end() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2]).await;
+    let before = rig.store.records();
+    let mut events = wallet.events();
+    // In the order of the question, whatever the journal does with it.
+    let mut asked = coins.clone();
+    asked.sort_unstable();
+    asked.reverse();
+    let opened = open(&wallet, &asked, Some(ACCOUNTS)).await.expect("opened");
+    assert_eq!(rig.store.records() - before, 1, "one append, one sync");
+    assert_eq!(news(&mut events, 2).await, [RoundNews::Begun, RoundNews::Coins]);
+    assert_eq!(opened.id, RoundId(1));
+    let snapshot = wallet.snapshot();
+    for (own, outpoint) in opened.coins.iter().zip(&asked) {
+        let held = coin(&snapshot, *outpoint).expect("coin");
+        assert!(held.locked);
+        assert_eq!((own.outpoint, own.value), (*outpoint, 100_000));
+        assert_eq!(*own.script(), held.script);
+    }
+    let (equal, change) = opened.addresses.expect("asked for");
+    assert_eq!(next_unused(&wallet), [1, 1]);
+    let again = wallet.issue_address(Mixdepth(1), Branch::Internal).await.expect("issued");
+    assert_ne!(again, equal);
+
+    // The rest of the round goes on as ever.
+    wallet.end_round(opened.id, end("replaced")).await.expect("ended");
+    let opened = open(&wallet, &coins[..1], None).await.expect("opened");
+    assert!(opened.addresses.is_none());
+    assert_eq!(next_unused(&wallet), [2, 1], "nothing is drawn that is not asked for");
+    let scripts = [equal.script_pubkey(), change.script_pubkey()];
+    let event = RoundEvent::Revealed { scripts: scripts.to_vec(), commitment: [1; 32] };
+    wallet.record_round(opened.id, event).await.expect("recorded");
+    let tx = coinjoin(coins[0], &scripts, 50);
+    wallet.record_round(opened.id, signed(&tx, clock())).await.expect("recorded");
+}
+
+#[tokio::test]
+async fn a_round_that_cannot_be_opened_leaves_nothing_behind() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2, 3]).await;
+    let held = open(&wallet, &coins[..1], None).await.expect("opened").id;
+    wallet.set_frozen(vec![(coins[2], true)]).await.expect("free");
+    let unknown = OutPoint { vout: 7, ..coins[0] };
+    let before = (rig.store.records(), next_unused(&wallet));
+    for (outpoint, reason) in
+        [(coins[0], Unusable::Held), (coins[2], Unusable::Frozen), (unknown, Unusable::Unknown)]
+    {
+        let refused = open(&wallet, &[coins[1], outpoint], Some(ACCOUNTS)).await;
+        assert!(
+            matches!(&refused, Err(RoundError::Unusable { outpoint: named, reason: why })
+                if *named == outpoint && *why == reason),
+            "{refused:?}"
+        );
+    }
+    let twice = open(&wallet, &[coins[1], coins[1]], Some(ACCOUNTS)).await;
+    assert!(matches!(twice, Err(RoundError::OutOfOrder(_))), "{twice:?}");
+    let many: Vec<OutPoint> = (0..600).map(|vout| OutPoint { vout, ..unknown }).collect();
+    assert!(matches!(open(&wallet, &many, None).await, Err(RoundError::TooLarge { .. })));
+    let nowhere = RoundAccounts { equal: Mixdepth(9), change: M0 };
+    let refused = open(&wallet, &coins[1..2], Some(nowhere)).await;
+    assert!(matches!(refused, Err(RoundError::NoSuchMixdepth(Mixdepth(9)))), "{refused:?}");
+    let refused = wallet.open_round(begin(RoundRole::Maker, 9), vec![], None).await;
+    assert!(matches!(refused, Err(RoundError::NoSuchMixdepth(Mixdepth(9)))), "{refused:?}");
+    assert_eq!((rig.store.records(), next_unused(&wallet)), before);
+    assert_eq!(wallet.rounds().len(), 1);
+    assert!(!coin(&wallet.snapshot(), coins[1]).expect("coin").locked);
+
+    rig.store.set_failing(true);
+    let refused = open(&wallet, &coins[1..2], Some(ACCOUNTS)).await;
+    assert!(matches!(refused, Err(RoundError::Store(_))), "{refused:?}");
+    assert!(!coin(&wallet.snapshot(), coins[1]).expect("coin").locked);
+    assert_eq!(next_unused(&wallet), before.1);
+    rig.store.set_failing(false);
+    let opened = open(&wallet, &coins[1..2], Some(ACCOUNTS)).await.expect("works again");
+    assert_eq!(opened.id, RoundId(held.0 + 1));
+}
+
+#[tokio::test]
+async fn both_addresses_of_one_account_differ() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let accounts = RoundAccounts { equal: M0, change: M0 };
+    let opened = open(&wallet, &coins, Some(accounts)).await.expect("opened");
+    let (equal, change) = opened.addresses.expect("drawn");
+    assert_ne!(equal, change);
+    let next = wallet.issue_address(M0, Branch::Internal).await.expect("issued");
+    assert!(next != equal && next != change);
+}
+
+#[tokio::test]
+async fn indexes_skip_after_a_loss_for_both_addresses_of_a_round() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let shown = open(&wallet, &coins, Some(ACCOUNTS)).await.expect("opened").addresses;
+    wallet.close().await;
+    rig.store.reopen().record(&[Fact::StateLost]).expect("recorded");
+    let wallet = rig.open(As::Known).await;
+    until(&wallet, "caught up", |s| s.sync.complete && s.coins.len() == 1).await;
+    let opened = open(&wallet, &coins, Some(ACCOUNTS)).await.expect("opened");
+    assert_ne!(opened.addresses, shown);
+    assert!(next_unused(&wallet).iter().all(|next| *next > 50), "{:?}", next_unused(&wallet));
+}
+
+/// The taker's side may be gone before the wallet has answered.
+#[tokio::test]
+async fn an_opened_round_that_nobody_waits_for_is_ended() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    {
+        let (other, coins) = (wallet.clone(), coins.clone());
+        let mut request = Box::pin(async move { open(&other, &coins, Some(ACCOUNTS)).await });
+        let _ = futures_poll(request.as_mut());
+    }
+    eventually("ended", || wallet.rounds().iter().any(|round| round.end.is_some())).await;
+    assert!(!round(&wallet, RoundId(1)).holds_coins());
+    let free: Result<OpenedRound, RoundError> = open(&wallet, &coins, None).await;
+    free.expect("the coin is free again");
+}
