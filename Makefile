@@ -142,8 +142,9 @@ update-test: deps
 	cargo test --locked --workspace --no-run
 	image/update-test.sh "$${CARGO_TARGET_DIR:-target}/debug/joineryd"
 
-# Measures the release daemon on a bench of its own, about ten minutes, and prints a table. RECORD=1 also writes it to
-# docs/benchmarks.md; ONLY=start|small|hundred|thousands|market|coinjoin|restore measures a part.
+# Measures the release daemon on a bench of its own, about a quarter of an hour, and prints a table. RECORD=1 also writes it to
+# docs/benchmarks.md; ONLY=start|small|hundred|thousands|market|coinjoin|answers|book|throughput|soak|restore measures
+# a part. The soak, a thousand coinjoins, runs only when it is named.
 bench: tools
 	$(if $(ONLY),,cargo bench --locked -p joinery-proto)
 	$(if $(ONLY),,cargo bench --locked -p joinery-net --bench directory)

@@ -22,6 +22,17 @@ pub(crate) struct Client {
     token: String,
 }
 
+/// A coinjoin that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    /// Account that pays.
+    pub(crate) mixdepth: usize,
+    /// Equal amount, satoshi.
+    pub(crate) amount: u64,
+    /// Makers.
+    pub(crate) makers: usize,
+}
+
 /// reqwest needs a TLS provider to find; a second call does nothing.
 pub(crate) fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -139,6 +150,13 @@ impl Client {
         Ok(answer["utxos"].as_array().context("no list")?.len())
     }
 
+    /// Number of coins that a block has.
+    pub(crate) async fn confirmed_coins(&self) -> Result<usize> {
+        let (answer, _) = self.get("/utxos").await?;
+        let coins = answer["utxos"].as_array().context("no list")?;
+        Ok(coins.iter().filter(|coin| coin["confirmations"].as_u64() > Some(0)).count())
+    }
+
     async fn post(&self, path: &str, body: Value) -> Result<(Value, Duration)> {
         self.timed(Method::POST, &format!("/wallet/{}{path}", self.wallet), Some(body)).await
     }
@@ -150,18 +168,23 @@ impl Client {
         self.post("/maker/start", terms).await.map(drop)
     }
 
+    /// Sets something of the reference's configuration.
+    pub(crate) async fn configure(&self, section: &str, field: &str, value: &str) -> Result<()> {
+        let body = json!({"section": section, "field": field, "value": value});
+        self.post("/configset", body).await.map(drop)
+    }
+
     /// Asks for a coinjoin to the next mixdepth.
-    pub(crate) async fn coinjoin(&self, amount: u64, makers: usize) -> Result<()> {
-        let body = json!({"mixdepth": 0, "amount_sats": amount, "counterparties": makers,
+    pub(crate) async fn coinjoin(&self, request: Request) -> Result<()> {
+        let Request { mixdepth, amount, makers } = request;
+        let body = json!({"mixdepth": mixdepth, "amount_sats": amount, "counterparties": makers,
             "destination": "INTERNAL"});
         self.post("/taker/coinjoin", body).await.map(drop)
     }
 
-    /// Status and phase of the coinjoin.
-    pub(crate) async fn taker_status(&self) -> Result<(String, String)> {
-        let (status, _) = self.get("/taker/status").await?;
-        let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
-        Ok((text("status"), text("phase")))
+    /// The token of the wallet that is open.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
     }
 
     /// Pays at 2 sat/vB; gives the time until the answer.

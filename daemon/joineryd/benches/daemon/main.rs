@@ -8,10 +8,12 @@
 
 mod client;
 mod coinjoin;
+mod events;
 mod market;
 mod process;
 mod report;
 mod scenarios;
+mod tap;
 
 use anyhow::Result;
 use joinery_testkit::Bench;
@@ -34,7 +36,7 @@ fn main() -> Result<()> {
     let bench = Bench::start()?;
     let mut report = Report::new();
     runtime.block_on(scenarios::run(&bench, &mut report, only))?;
-    println!("\n{}", report.table());
+    println!("\n{}", report.table(only.is_none()));
     if record && only.is_none() {
         let path = report.record()?;
         eprintln!("recorded in {}", path.display());

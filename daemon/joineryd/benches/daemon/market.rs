@@ -13,13 +13,14 @@ use crate::report::{Report, mebibytes};
 const MAKERS: u16 = 300;
 const BONDED: u16 = 150;
 /// First of January 2035.
-const LOCKTIME: u32 = 2_051_222_400;
+pub(crate) const LOCKTIME: u32 = 2_051_222_400;
 /// How often the book is collected, each time by a new daemon.
 const REPEATS: usize = 5;
 /// How long the processor time of an idle client is looked at.
 const LISTEN: Duration = Duration::from_secs(20);
 
-fn key(number: u16) -> Result<SecretKey> {
+/// A key for each number.
+pub(crate) fn key(number: u16) -> Result<SecretKey> {
     let mut bytes = [1; 32];
     bytes[..2].copy_from_slice(&number.to_be_bytes());
     Ok(SecretKey::from_slice(&bytes)?)

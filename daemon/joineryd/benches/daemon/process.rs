@@ -1,6 +1,7 @@
 //! The daemon as a process, and what the kernel says about it.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,14 @@ impl Home {
         self
     }
 
+    /// Daemons find this configuration, TOML.
+    pub(crate) fn settings(self, text: &str) -> Result<Self> {
+        let data = self.directory.path().join("data");
+        std::fs::DirBuilder::new().mode(0o700).create(&data)?;
+        std::fs::write(data.join("joineryd.toml"), text)?;
+        Ok(self)
+    }
+
     /// Starts the daemon and waits until `/session` is answered; also gives how long that took.
     pub(crate) async fn start(&self) -> Result<(Daemon, Duration)> {
         let (rpc, websocket) = (free_port()?, free_port()?);
@@ -51,7 +60,9 @@ impl Home {
         let log = self.directory.path().join("log");
         let begin = Instant::now();
         let process = Supervised::start("joineryd", Path::new(BINARY), &arguments, &log)?;
-        let mut daemon = Daemon { process, client: Client::new(rpc)? };
+        let certificate = self.directory.path().join("data/ssl/cert.pem");
+        let client = Client::new(rpc)?;
+        let mut daemon = Daemon { process, websocket, certificate, client };
         loop {
             if daemon.client.session().await.is_ok() {
                 return Ok((daemon, begin.elapsed()));
@@ -74,11 +85,23 @@ fn free_port() -> Result<SocketAddr> {
 #[derive(Debug)]
 pub(crate) struct Daemon {
     process: Supervised,
+    websocket: SocketAddr,
+    certificate: PathBuf,
     /// Speaks to it.
     pub(crate) client: Client,
 }
 
 impl Daemon {
+    /// Where its websocket listens.
+    pub(crate) const fn websocket(&self) -> SocketAddr {
+        self.websocket
+    }
+
+    /// Its certificate, PEM.
+    pub(crate) fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
     /// Memory of the process as the kernel counts it, bytes.
     pub(crate) fn memory(&self) -> Result<Memory> {
         let path = PathBuf::from(format!("/proc/{}/status", self.process.id()));

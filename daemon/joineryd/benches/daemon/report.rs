@@ -27,9 +27,11 @@ const fn subject(
 }
 
 const NONE: &str = "-";
+/// Answer times of Python makers for a message: the reference, joinmarket-ng.
+const ANSWER: (&str, &str) = ("6 to 60 ms", "up to 550 ms");
 
 /// Every row, in the order of the table.
-const SUBJECTS: [Subject; 27] = [
+const SUBJECTS: [Subject; 56] = [
     subject("start", "process start to first `/session`", "0.78 s", "1.90 s", "< 0.05 s"),
     subject(
         "first_start",
@@ -100,6 +102,13 @@ const SUBJECTS: [Subject; 27] = [
         "2.6 s",
         "< 0.3 s",
     ),
+    subject("phase_4_request", "4 makers: from the request to the first phase", NONE, NONE, NONE),
+    subject("phase_4_choosing", "4 makers: phase `choosing`", NONE, NONE, NONE),
+    subject("phase_4_fill", "4 makers: phase `fill`", NONE, NONE, NONE),
+    subject("phase_4_auth", "4 makers: phase `auth`", NONE, NONE, NONE),
+    subject("phase_4_sign", "4 makers: phase `sign`", NONE, NONE, NONE),
+    subject("phase_4_recheck", "4 makers: phase `recheck`", NONE, NONE, NONE),
+    subject("phase_4_broadcast", "4 makers: phase `broadcast`", NONE, NONE, NONE),
     subject("coinjoin_10", "coinjoin with 10 makers", NONE, NONE, NONE),
     subject(
         "coinjoin_10_protocol",
@@ -108,21 +117,61 @@ const SUBJECTS: [Subject; 27] = [
         NONE,
         NONE,
     ),
+    subject("phase_10_request", "10 makers: from the request to the first phase", NONE, NONE, NONE),
+    subject("phase_10_choosing", "10 makers: phase `choosing`", NONE, NONE, NONE),
+    subject("phase_10_fill", "10 makers: phase `fill`", NONE, NONE, NONE),
+    subject("phase_10_auth", "10 makers: phase `auth`", NONE, NONE, NONE),
+    subject("phase_10_sign", "10 makers: phase `sign`", NONE, NONE, NONE),
+    subject("phase_10_recheck", "10 makers: phase `recheck`", NONE, NONE, NONE),
+    subject("phase_10_broadcast", "10 makers: phase `broadcast`", NONE, NONE, NONE),
+    subject("answer_1_fill", "one maker, `!fill` to `!pubkey`", ANSWER.0, ANSWER.1, "< 5 ms"),
+    subject("answer_1_auth", "one maker, `!auth` to `!ioauth`", ANSWER.0, ANSWER.1, "< 5 ms"),
+    subject("answer_1_tx", "one maker, `!tx` to the last `!sig`", ANSWER.0, ANSWER.1, "< 5 ms"),
+    subject("answer_4_fill", "4 makers at once, `!fill` to `!pubkey`", ANSWER.0, ANSWER.1, NONE),
+    subject("answer_4_auth", "4 makers at once, `!auth` to `!ioauth`", ANSWER.0, ANSWER.1, NONE),
+    subject("answer_4_tx", "4 makers at once, `!tx` to the last `!sig`", ANSWER.0, ANSWER.1, NONE),
     subject(
         "memory_maker",
-        "resident memory of a maker after these coinjoins",
+        "resident memory of a maker after these coinjoins (median of ten)",
         "76 MB",
         "105 MB",
         "< 30 MiB",
     ),
     subject("memory_taker", "resident memory of the taker after them", NONE, NONE, NONE),
+    subject(
+        "book_maker",
+        "resident memory of a maker with a book of 3 000 offers and 500 bonds (median of three)",
+        "76 MB",
+        "105 MB",
+        "< 30 MiB",
+    ),
+    subject("book_taker", "the same of a taker", NONE, NONE, NONE),
+    subject("book_maker_round", "of the maker after a coinjoin with ten makers", NONE, NONE, NONE),
+    subject("book_taker_round", "of the taker after it", NONE, NONE, NONE),
+    subject(
+        "soak_maker",
+        "resident memory of a maker, at the start and after each 100 of 1 000 coinjoins (median of five)",
+        NONE,
+        NONE,
+        "no slope",
+    ),
+    subject("soak_maker_slope", "from the 100th to the 1 000th", NONE, NONE, NONE),
+    subject("soak_taker", "resident memory of their taker", NONE, NONE, "no slope"),
+    subject("soak_taker_slope", "from the 100th to the 1 000th", NONE, NONE, NONE),
+    subject(
+        "throughput",
+        "coinjoins with 4 makers: a directory, 10 makers, 4 takers without a pause",
+        NONE,
+        NONE,
+        NONE,
+    ),
     subject("size", "release binary", NONE, NONE, NONE),
 ];
 
 /// The figures so far.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    measured: Vec<(&'static str, String)>,
+    measured: Vec<(String, String)>,
 }
 
 impl Report {
@@ -132,14 +181,14 @@ impl Report {
     }
 
     /// Notes a figure and shows it.
-    pub(crate) fn note(&mut self, key: &'static str, figure: String) {
+    pub(crate) fn note(&mut self, key: &str, figure: String) {
         let name = SUBJECTS.iter().find(|subject| subject.key == key).map_or(key, |s| s.name);
         eprintln!("{name}: {figure}");
-        self.measured.push((key, figure));
+        self.measured.push((key.to_owned(), figure));
     }
 
     /// Notes the median of several times, and the longest.
-    pub(crate) fn times(&mut self, key: &'static str, mut times: Vec<Duration>) {
+    pub(crate) fn times(&mut self, key: &str, mut times: Vec<Duration>) {
         times.sort_unstable();
         let middle = times.get(times.len() / 2).copied().unwrap_or_default();
         let longest = times.last().copied().unwrap_or_default();
@@ -147,13 +196,17 @@ impl Report {
         self.note(key, figure);
     }
 
-    /// The rows as a Markdown table.
-    pub(crate) fn table(&self) -> String {
+    /// The rows as a Markdown table; with `all` also those that were not measured.
+    pub(crate) fn table(&self, all: bool) -> String {
         let mut table = String::from(
             "| what | ours | reference 0.9.12 | joinmarket-ng 0.37 | aim |\n|---|---|---|---|---|\n",
         );
         for Subject { key, name, reference, ng, aim } in SUBJECTS {
-            let ours = self.measured.iter().find(|(k, _)| *k == key).map_or(NONE, |(_, f)| f);
+            let measured = self.measured.iter().find(|(k, _)| *k == key);
+            if measured.is_none() && !all {
+                continue;
+            }
+            let ours = measured.map_or(NONE, |(_, figure)| figure);
             writeln!(table, "| {name} | {ours} | {reference} | {ng} | {aim} |")
                 .expect("a string takes everything");
         }
@@ -168,7 +221,7 @@ impl Report {
         let text = std::fs::read_to_string(&path)?;
         let (before, rest) = text.split_once(BEGIN).unwrap_or((&text, ""));
         let (_, after) = rest.split_once(END).unwrap_or(("", ""));
-        let written = format!("{before}{BEGIN}{}\n\n{}{END}{after}", machine(), self.table());
+        let written = format!("{before}{BEGIN}{}\n\n{}{END}{after}", machine(), self.table(true));
         std::fs::write(&path, written)?;
         Ok(path)
     }

@@ -47,6 +47,19 @@ pub(crate) async fn run(bench: &Bench, report: &mut Report, only: Option<&str>) 
     if wanted("coinjoin") {
         crate::coinjoin::run(bench, report).await?;
     }
+    if wanted("answers") {
+        crate::coinjoin::answers(bench, report).await?;
+    }
+    if wanted("book") {
+        crate::coinjoin::book(bench, report).await?;
+    }
+    if wanted("throughput") {
+        crate::coinjoin::throughput(bench, report).await?;
+    }
+    // Takes too long for every day.
+    if only == Some("soak") {
+        crate::coinjoin::soak(bench, report).await?;
+    }
     if wanted("restore") {
         ten_thousand(bench, report).await?;
     }
