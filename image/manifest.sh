@@ -1,6 +1,6 @@
 #!/bin/bash
-# Prints what the image is made of as CycloneDX 1.5: Debian's packages as dpkg has them, those that were only unpacked,
-# and, out of the file that our package brings, the crates of the programs.
+# Prints what the image is made of as CycloneDX 1.5: Debian's packages as dpkg has them, and those that were only
+# unpacked. The crates of our programs are listed in the package itself (crates-licences.txt), not here.
 #
 # manifest.sh ROOT VERSION
 set -euo pipefail

@@ -124,7 +124,7 @@ impl Sources {
                 // leaves one alone, nothing was told for the commitment.
                 let recorded = wallet.record_round(round, *event);
                 let (burnt, recorded) = tokio::join!(self.burn(revealed), recorded);
-                Answer::Recorded(burnt.and(recorded.map_err(refused)))
+                Answer::Recorded(burnt.and_then(|()| recorded.map_err(refused)))
             }
             Question::End { round, end } => {
                 Answer::Recorded(wallet.end_round(round, end).await.map_err(refused))
