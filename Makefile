@@ -17,10 +17,10 @@ SMOKE_PACKAGES := $(CROSS_PACKAGES) qemu-user
 BOOT_PACKAGES := $(CROSS_PACKAGES) qemu-system-arm kmod cpio xz-utils e2fsprogs
 
 # What makes a clean Debian to install the package in, and what looks at the package.
-DEB_PACKAGES := mmdebstrap lintian binutils iproute2
+DEB_PACKAGES := mmdebstrap debian-archive-keyring lintian binutils iproute2
 
 # What makes, verifies and installs updates (docs/updates.md).
-UPDATE_PACKAGES := rauc rauc-service dbus-daemon squashfs-tools e2fsprogs iproute2
+UPDATE_PACKAGES := rauc rauc-service dbus-daemon squashfs-tools e2fsprogs iproute2 curl openssl
 
 # What the image for a card is made with (docs/image.md).
 IMAGE_PACKAGES := mmdebstrap genimage debian-archive-keyring dosfstools mtools u-boot-tools cpio zstd bmap-tools kmod \
