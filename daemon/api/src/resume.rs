@@ -83,7 +83,8 @@ impl AppState {
         self.tasks.spawn(keeper.in_current_span());
     }
 
-    /// Whatever ran is not to go on by itself. Durable when this returns.
+    /// Whatever ran is not to go on by itself. Durable when this returns, unless the disk fails, which is logged: a lock
+    /// or a stop is not refused for that, and nothing goes on without a press.
     pub(crate) async fn forget_resume(&self) {
         if self.resume.key.is_none() {
             return;
@@ -98,8 +99,8 @@ impl AppState {
         let directory = self.directory.clone();
         let removed =
             blocking(move || directory.forget_sealed().map_err(|error| ApiError::storage(&error)));
-        if removed.await.is_err() {
-            tracing::error!("what was kept for a power cut cannot be removed");
+        if let Err(error) = removed.await {
+            tracing::error!(%error, "what was kept for a power cut cannot be removed: after the next one the box asks again");
         }
     }
 
