@@ -3,7 +3,7 @@
 # `make boot-test` runs it; docs/cross.md says what is looked at.
 #
 # This script puts together a kernel (that of Debian for the box, unpacked, not installed), and a first file system with
-# busybox and the two programs; daemon/joineryd/tests/boot_test.rs does the rest.
+# busybox, e2fsck and the two programs; daemon/joineryd/tests/boot_test.rs does the rest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -34,7 +34,7 @@ fetch() {
   echo "$unpacked"
 }
 
-# Sets `version`, `kernel` and `busybox`: those of this system's Debian, for the box.
+# Sets `version`, `kernel`, `busybox` and `e2fsck`: those of this system's Debian, for the box.
 fetch_all() {
   local meta
   meta=$(apt-cache --no-all-versions show linux-image-arm64:arm64 2>/dev/null) || return 1
@@ -42,6 +42,7 @@ fetch_all() {
   [ -n "$version" ] || return 1
   kernel=$(fetch "linux-image-$version:arm64") || return 1
   busybox=$(fetch busybox-static:arm64) || return 1
+  e2fsck=$(fetch e2fsck-static:arm64) || return 1
 }
 
 if ! fetch_all; then
@@ -49,14 +50,16 @@ if ! fetch_all; then
   as_root=()
   [ "$(id -u)" -eq 0 ] || as_root=(sudo)
   "${as_root[@]}" apt-get update -q
-  fetch_all || fail "cannot download a kernel and busybox for arm64"
+  fetch_all || fail "cannot download a kernel, busybox and e2fsck for arm64"
 fi
 
 root=$work/root
 rm -rf "$root"
-mkdir -p "$root"/{bin,etc,lib,modules,usr/bin}
+mkdir -p "$root"/{bin,etc,lib,modules,usr/bin,usr/lib/joinery}
 cp image/boot-test/init "$root/init"
 cp "$(find "$busybox" -path '*/bin/busybox')" "$root/bin/busybox"
+cp "$(find "$e2fsck" -name e2fsck.static)" "$root/bin/e2fsck"
+cp image/rootfs/usr/lib/joinery/repair-data "$root/usr/lib/joinery/"
 cp "$built/joineryd" "$built/joinery-board" "$root/usr/bin/"
 printf '%s\n' 'root:x:0:0::/:/bin/false' 'joinery:x:990:990::/:/bin/false' 'joinery-board:x:991:991::/:/bin/false' \
   >"$root/etc/passwd"
