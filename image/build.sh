@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the image that is written to a card, and what belongs beside it:
 #
-#   joinery-VERSION-arm64.img.zst, .img.bmap, .cdx.json (packages), SHA256SUMS; and for updates and tests the root slot
+#   joinery-VERSION-arm64.img.zst, .img.bmap, .cdx.json (packages and crates), SHA256SUMS; and for updates and tests the root slot
 #   by itself, joinery-VERSION-rootfs.ext4.
 #
 # build.sh VERSION JOINERY_arm64.deb OUT     (`make image` fills this in)
