@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use joinery_testkit::Bench;
-use joinery_testkit::emulator::{Cut, Disk, HOST, Machine, Parts, SECTOR};
+use joinery_testkit::emulator::{Cut, Disk, HOST, Machine, Parts, SECTOR, Start};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustls::client::WebPkiServerVerifier;
@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use support::acknowledged::{
     Acknowledged, agrees_with_the_chain, cut_while_busy, fund, try_unlock, verify,
 };
-use support::client::{PASSWORD, use_ring};
+use support::client::{PASSWORD, pem, shown_certificate};
 use support::daemon::Listening;
 use support::{Client, PATIENCE, until};
 use tempfile::TempDir;
@@ -76,12 +76,16 @@ impl Emulated {
     fn switch_on(&self, clock: &str, settings: &str) -> Machine {
         let electrum = self.bench.endpoints().electrum.replace("127.0.0.1", &HOST.to_string());
         let parts = Parts {
-            kernel: &self.images.join("kernel"),
-            initrd: &self.images.join("initrd"),
-            command_line: &format!("quiet electrum={electrum} {settings}"),
+            start: Start::Linux {
+                kernel: &self.images.join("kernel"),
+                initrd: &self.images.join("initrd"),
+                command_line: &format!("quiet electrum={electrum} {settings}"),
+            },
             clock,
             ports: &PORTS,
-            button: BUTTON,
+            alone: false,
+            tap: None,
+            button: Some(BUTTON),
         };
         Machine::switch_on(&parts, &self.disk, self.directory.path()).unwrap()
     }
@@ -90,7 +94,8 @@ impl Emulated {
     async fn client(&mut self, machine: &mut Machine) -> Client {
         let [rpc, websocket] = PORTS.map(|port| machine.address(port).unwrap());
         if self.certificate.is_none() {
-            let certificate = first_certificate(machine, rpc).await;
+            let certificate =
+                when_running(machine, "HTTPS answers", || shown_certificate(rpc)).await;
             valid_from_2020_to_2060(&certificate);
             let path = self.directory.path().join("certificate.pem");
             std::fs::write(&path, pem(&certificate)).unwrap();
@@ -153,23 +158,6 @@ async fn when_running<T>(
     }
 }
 
-/// The certificate that is shown to whoever comes first.
-async fn first_certificate(machine: &mut Machine, rpc: std::net::SocketAddr) -> Vec<u8> {
-    use_ring();
-    let anyone = reqwest::Client::builder()
-        .no_proxy()
-        .tls_danger_accept_invalid_certs(true)
-        .tls_info(true)
-        .timeout(Duration::from_secs(20));
-    let anyone = anyone.build().unwrap();
-    when_running(machine, "HTTPS answers", async || {
-        let answer = anyone.get(format!("https://{rpc}/api/v1/getinfo")).send().await.ok()?;
-        let shown = answer.extensions().get::<reqwest::tls::TlsInfo>()?;
-        shown.peer_certificate().map(<[u8]>::to_vec)
-    })
-    .await
-}
-
 /// A clock that shows 1970 does not get into the certificate: it is valid today, and for decades.
 fn valid_from_2020_to_2060(certificate: &[u8]) {
     let certificate = CertificateDer::from(certificate.to_vec());
@@ -191,12 +179,6 @@ fn valid_from_2020_to_2060(certificate: &[u8]) {
         let verdict = verifier.verify_server_cert(&certificate, &[], &name, &[], now);
         assert_eq!(verdict.is_ok(), valid, "{moment}: {verdict:?}");
     }
-}
-
-fn pem(certificate: &[u8]) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
 /// The board's backend `png` at the machine's terminal: it tells what it draws, and a word presses its button.

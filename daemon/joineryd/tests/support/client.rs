@@ -50,6 +50,27 @@ pub fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// The certificate that is shown to whoever asks, in DER form; nothing is verified. `None` when nobody answers.
+pub async fn shown_certificate(address: std::net::SocketAddr) -> Option<Vec<u8>> {
+    use_ring();
+    let anyone = reqwest::Client::builder()
+        .no_proxy()
+        .tls_danger_accept_invalid_certs(true)
+        .tls_info(true)
+        .timeout(Duration::from_secs(20));
+    let anyone = anyone.build().unwrap();
+    let answer = anyone.get(format!("https://{address}/api/v1/getinfo")).send().await.ok()?;
+    let shown = answer.extensions().get::<reqwest::tls::TlsInfo>()?;
+    shown.peer_certificate().map(<[u8]>::to_vec)
+}
+
+/// A certificate in PEM form.
+pub fn pem(certificate: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+}
+
 impl Client {
     /// A client of the daemon that listens there, which trusts its certificate and no other.
     pub fn new(listening: &Listening) -> Self {
@@ -87,10 +108,28 @@ impl Client {
             request =
                 request.header("content-type", "text/plain;charset=UTF-8").body(body.to_string());
         }
+        Self::answer(&method, path, request).await
+    }
+
+    /// `POST` of a file, which may take half an hour. `None` when the daemon ends before it answers.
+    pub async fn try_upload(&self, path: &str, bytes: Vec<u8>) -> Option<Answer> {
+        let request = self.http.post(format!("{}{path}", self.base));
+        let request = request.header("x-jm-authorization", format!("Bearer {}", self.token));
+        let request = request.header("content-type", "application/octet-stream");
+        let request = request.timeout(Duration::from_secs(1800)).body(bytes);
+        Self::answer(&Method::POST, path, request).await
+    }
+
+    /// Sends a request, and holds the answer against the published document.
+    async fn answer(
+        method: &Method,
+        path: &str,
+        request: reqwest::RequestBuilder,
+    ) -> Option<Answer> {
         let response = request.send().await.ok()?;
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await.ok()?;
-        super::contract::check(&method, path, status, &headers, &bytes);
+        super::contract::check(method, path, status, &headers, &bytes);
         let body = if bytes.is_empty() {
             Value::Null
         } else {
