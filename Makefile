@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
-.PHONY: test check toolchain deps tools bench fuzz lint unit units try-units suite demo screens cross smoke boot-test deb deb-test image bundle update-test
+.PHONY: test check toolchain deps tools bench fuzz lint unit units try-units suite demo screens cross smoke boot-test deb deb-test image image-test image-twice bundle update-test
 
 # What bitcoind and electrs are built with (daemon/testkit/src/tools/packages.rs names the same), tor for the tests of
 # onion connections, an IRC server for those of IRC, iproute2 for the test that no name is asked of DNS, a browser for
@@ -25,6 +25,9 @@ UPDATE_PACKAGES := rauc rauc-service dbus-daemon squashfs-tools e2fsprogs iprout
 # What the image for a card is made with (docs/image.md).
 IMAGE_PACKAGES := mmdebstrap genimage debian-archive-keyring dosfstools mtools u-boot-tools cpio zstd bmap-tools kmod \
   e2fsprogs xz-utils systemd fakeroot qemu-user-static binfmt-support
+
+# What boots it and looks at it.
+IMAGE_TEST_PACKAGES := $(CROSS_PACKAGES) $(IMAGE_PACKAGES) rauc squashfs-tools qemu-system-arm openssh-client iproute2 mtools
 
 # Fresh clone to green: everything is installed, built, checked and tested.
 # The suite comes last: its last line has the sum.
@@ -75,6 +78,7 @@ unit:
 units: deps
 	systemd/check.sh
 	image/test-settings.sh
+	image/test-trial-failed.sh
 
 # Daemon and board as their units say, under a systemd of their own; only root can do it. Not part of `make test`: the image
 # boots with the same units.
@@ -133,8 +137,9 @@ deb-test: deps
 bundle: PACKAGES := $(UPDATE_PACKAGES)
 bundle: deps
 	@version=$$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"$$/\1/p' Cargo.toml); \
-	RAUC_KEY="$(KEY)" RAUC_CERT="$(CERT)" image/rauc/bundle.sh "target/image/joinery-$$version-rootfs.ext4" "$$version" \
-	  "target/image/joinery-$$version.raucb"
+	images=$${CARGO_TARGET_DIR:-target}/image; \
+	RAUC_KEY="$(KEY)" RAUC_CERT="$(CERT)" image/rauc/bundle.sh "$$images/joinery-$$version-rootfs.ext4" "$$version" \
+	  "$$images/joinery-$$version.raucb"
 
 # The root side of updates with the real RAUC; needs root, or sudo.
 update-test: PACKAGES := $(UPDATE_PACKAGES)
@@ -176,7 +181,20 @@ demo: deps tools
 # The image for a card, in target/image: about ten minutes, most of them Debian's packages on an emulated processor, which
 # are kept for the next time. DEB=FILE takes an arm64 package that is there already.
 image: PACKAGES := $(CROSS_PACKAGES) $(IMAGE_PACKAGES)
-image: deps $(if $(DEB),,deb)
+image: deps $(if $(DEB),,cross)
+	$(if $(DEB),,packaging/deb/make.sh arm64)
 	version=$$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"$$/\1/p' Cargo.toml); \
 	built=$${CARGO_TARGET_DIR:-target}; package="$(DEB)"; \
 	image/build.sh "$$version" "$${package:-$$built/deb/joinery_$$version-1_arm64.deb}" "$$built/image"
+
+# Builds the image with the test keys and boots it: first start, what is open, updates, power cuts (docs/image.md); an hour
+# and more on two processors, so not part of `make test`. ONLY=WORD runs the tests whose names have it.
+image-test: PACKAGES := $(IMAGE_TEST_PACKAGES)
+image-test: toolchain deps
+	$(MAKE) image KEYRING=image/rauc/test-keys/test-ca.cert.pem
+	image/test.sh "$${CARGO_TARGET_DIR:-target}/image" $(ONLY)
+
+# Builds it twice from nothing, each time with Debian's packages fetched anew, and compares.
+image-twice: PACKAGES := $(CROSS_PACKAGES) $(IMAGE_PACKAGES)
+image-twice: toolchain deps
+	image/twice.sh
