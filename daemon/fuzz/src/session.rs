@@ -21,7 +21,7 @@ use joinery_proto::nick::Nick;
 use joinery_proto::offer::{Offer, OrderType};
 use joinery_proto::podle::{Proof, Revelation};
 use joinery_proto::private_message::PrivateWord;
-use joinery_proto::signature;
+use joinery_proto::transaction::fees::Agreement;
 use joinery_proto::transaction::maker::{MakerRefusal, MakerShare};
 use joinery_proto::transaction::signing::OwnCoin;
 use joinery_proto::transaction::taker::{Coinjoin, ForeignCoin, TakerShare, UsedPlaces};
@@ -207,9 +207,11 @@ pub fn maker(data: &[u8]) -> bool {
                 let change = input_value - AMOUNT + MAKER_FEE;
                 let choice = (script.byte() != 0xff).then(|| MakerChoice {
                     share: MakerShare {
-                        offer: offer(),
-                        amount: if change % 2 == 0 || script.byte() != 0xff { AMOUNT } else { 1 },
-                        coins: maker_coins.to_vec(),
+                        agreement: Agreement::of(
+                            &offer(),
+                            if change % 2 == 0 || script.byte() != 0xff { AMOUNT } else { 1 },
+                        ),
+                        coins: maker_coins.iter().map(OwnCoin::lent).collect(),
                         cj_script: self::script(20),
                         change_script: self::script(21),
                     },
@@ -217,7 +219,7 @@ pub fn maker(data: &[u8]) -> bool {
                     change_address: address(21),
                     heights: vec![100, 101],
                 });
-                session.coins_chosen(choice, draw())
+                session.coins_chosen(choice)
             }
             6 | 7 => {
                 if let Some(fact) = persist.take() {
@@ -226,7 +228,18 @@ pub fn maker(data: &[u8]) -> bool {
                         Fact::Signed { txid, .. } => agreed = Some(txid),
                         _ => {}
                     }
-                    session.durable(&mut blacklist, &mut draw)
+                    if let Some(key) = session.session_key() {
+                        let proof = maker_coins[0].authorise(&key);
+                        session.revealed(proof, &mut blacklist, draw())
+                    } else if let Some((tx, share)) = session.agreed() {
+                        let verified = share.verify(tx.clone(), Some(100));
+                        let verified =
+                            verified.expect("what was agreed stands up to a second look");
+                        let signatures = verified.sign(&maker_coins).expect("all keys are there");
+                        session.signed(&signatures, &mut draw)
+                    } else {
+                        Vec::new()
+                    }
                 } else {
                     Vec::new()
                 }
@@ -363,12 +376,7 @@ pub fn taker(data: &[u8]) -> bool {
             3 => session.authorise(&revelation, draw(), now),
             4 => {
                 let auth = &maker_coins[usize::from(script.byte() % 2)];
-                let hex: String = maker_secret
-                    .public_key()
-                    .as_bytes()
-                    .iter()
-                    .map(|b| format!("{b:02x}"))
-                    .collect();
+                let proof = auth.authorise(&maker_secret.public_key());
                 let mut utxos: Vec<_> =
                     maker_coins.iter().map(|coin| WireUtxo::plain(coin.outpoint)).collect();
                 match script.byte() % 8 {
@@ -381,10 +389,10 @@ pub fn taker(data: &[u8]) -> bool {
                 let place = |byte: u8| if byte < 0xf0 { 0 } else { usize::from(byte % 4) };
                 let answer = IoAuth {
                     utxos,
-                    auth_key: auth.public_key(),
+                    auth_key: proof.key,
                     cj_address: address(places[place(script.byte())]),
                     change_address: address(places[1.max(place(script.byte()))]),
-                    btc_signature: signature::sign(hex.as_bytes(), auth.secret_key()),
+                    btc_signature: proof.signature,
                 };
                 let sealed = shared.seal(draw(), &answer.to_string());
                 session.received(PrivateWord::IoAuth, &sealed, now)
@@ -469,19 +477,15 @@ pub fn taker(data: &[u8]) -> bool {
 
 /// What an honest maker answers to a transaction, in clear.
 fn sign_as_maker(tx: &Transaction, coins: &[OwnCoin]) -> Vec<String> {
+    let spent = coins.iter().filter(|c| tx.input.iter().any(|i| i.previous_output == c.outpoint));
     let share = MakerShare {
-        offer: offer(),
-        amount: AMOUNT,
-        coins: coins
-            .iter()
-            .filter(|c| tx.input.iter().any(|i| i.previous_output == c.outpoint))
-            .cloned()
-            .collect(),
+        agreement: Agreement::of(&offer(), AMOUNT),
+        coins: spent.map(OwnCoin::lent).collect(),
         cj_script: self::script(20),
         change_script: self::script(21),
     };
     let Ok(verified) = share.verify(tx.clone(), Some(100)) else { return Vec::new() };
-    verified.sign().map(|s| s.iter().map(ToString::to_string).collect()).unwrap_or_default()
+    verified.sign(coins).map(|s| s.iter().map(ToString::to_string).collect()).unwrap_or_default()
 }
 
 /// Scripts of honest conversations, as seeds.

@@ -12,12 +12,15 @@ use std::collections::BTreeMap;
 use bdk_wallet::bitcoin::secp256k1::PublicKey;
 use bdk_wallet::bitcoin::{Address, OutPoint, Transaction};
 use joinery_proto::bond_proof::Certificate;
+use joinery_proto::message::InputSignature;
+use joinery_proto::nacl_box::NaclPublicKey;
 use joinery_proto::podle::Commitment;
-use joinery_proto::transaction::signing::OwnCoin;
+use joinery_proto::transaction::maker::MakerRefusal;
+use joinery_proto::transaction::signing::{Authorisation, OwnCoin};
 use joinery_proto::transaction::taker::ForeignCoin;
 use joinery_proto::utxo::WireUtxo;
 use joinery_wallet::round::{RoundBegin, RoundEnd, RoundEvent, RoundId};
-use joinery_wallet::service::{OpenedRound, RoundAccounts};
+use joinery_wallet::service::{MakerRound, OpenedRound};
 use joinery_wallet::snapshot::Snapshot;
 use joinery_wallet::types::Mixdepth;
 
@@ -29,19 +32,34 @@ pub struct QuestionId(pub u64);
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Question {
-    /// Open a round in the journal. Answer: [`Answer::Begun`].
+    /// Taker: open a round in the journal. Answer: [`Answer::Begun`].
     Begin(Box<RoundBegin>),
-    /// Maker: open a round in the journal, hold these coins for it, and hand out fresh addresses of these accounts'
-    /// internal branches: all or none of it, durable together. Answer: [`Answer::Opened`].
-    Open {
-        /// What it is about.
-        begin: Box<RoundBegin>,
-        /// P2WPKH coins of ours, free as for [`Question::Reserve`].
-        outpoints: Vec<OutPoint>,
-        /// Accounts of the two outputs; none when the addresses are known already.
-        accounts: Option<RoundAccounts>,
+    /// Maker: open a round in the journal, with what was agreed, the coins that are held for it and the addresses that
+    /// are handed out for it: all or none of it, durable together. Answer: [`Answer::Opened`].
+    Open(Box<MakerRound>),
+    /// Maker: make durable that coins and outputs of a round are told for this commitment, and that the commitment is
+    /// used; then prove that the session is ours. Answer: [`Answer::Revealed`].
+    Reveal {
+        /// The round.
+        round: RoundId,
+        /// The taker's.
+        commitment: Commitment,
+        /// Our key of the session.
+        session: NaclPublicKey,
+        /// The coin whose key proves it.
+        coin: OutPoint,
     },
-    /// Hold these coins for the round, all or none: unspent, not frozen, not held otherwise. Durable. Answer:
+    /// Maker: sign this transaction if it is what the round was opened for; durable before there is an answer. Answer:
+    /// [`Answer::Signed`].
+    Sign {
+        /// The round.
+        round: RoundId,
+        /// Not signed by anybody.
+        transaction: Box<Transaction>,
+        /// Seconds since epoch.
+        time: u64,
+    },
+    /// Taker: hold these coins for the round, all or none: unspent, not frozen, not held otherwise. Durable. Answer:
     /// [`Answer::Reserved`].
     Reserve {
         /// For this round.
@@ -54,15 +72,15 @@ pub enum Question {
         /// Of this account.
         mixdepth: Mixdepth,
     },
-    /// The keys of coins that the round holds; P2WPKH coins only. Answer: [`Answer::Coins`], in this order.
+    /// Taker: the keys of coins that the round holds; P2WPKH coins only. Answer: [`Answer::Coins`], in this order.
     Coins {
         /// The round that holds them.
         round: RoundId,
         /// Coins of ours.
         outpoints: Vec<OutPoint>,
     },
-    /// Make an event of a round durable. Of [`RoundEvent::CommitmentSent`] and [`RoundEvent::Revealed`] the commitment is
-    /// durably used, too. Answer: [`Answer::Recorded`].
+    /// Taker: make an event of a round durable. Of [`RoundEvent::CommitmentSent`] the commitment is durably used, too.
+    /// Answer: [`Answer::Recorded`].
     Record {
         /// The round.
         round: RoundId,
@@ -130,6 +148,9 @@ pub enum AskError {
     /// The fee rate is above `absurd_fee_per_kb`.
     #[error("the fee rate is absurd: {0}")]
     AbsurdFee(String),
+    /// Maker: the transaction is not what was agreed; nothing was signed.
+    #[error("transaction refused: {0}")]
+    Refused(#[source] MakerRefusal),
     /// Something that cannot be.
     #[error("internal error: {0}")]
     Internal(String),
@@ -165,6 +186,11 @@ pub enum Answer {
     Begun(Result<RoundId, AskError>),
     /// To [`Question::Open`]. An [`AskError::Unusable`] leaves no round behind.
     Opened(Result<OpenedRound, AskError>),
+    /// To [`Question::Reveal`].
+    Revealed(Result<Authorisation, AskError>),
+    /// To [`Question::Sign`]: one for each coin of the round, in the order of the inputs. An [`AskError::Refused`] says
+    /// what the transaction is not.
+    Signed(Result<Vec<InputSignature>, AskError>),
     /// To [`Question::Reserve`].
     Reserved(Result<(), AskError>),
     /// To [`Question::Address`].

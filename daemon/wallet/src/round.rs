@@ -9,6 +9,9 @@
 use std::collections::BTreeMap;
 
 use bdk_wallet::bitcoin::{OutPoint, ScriptBuf, Txid};
+use joinery_proto::transaction::fees::Agreement;
+use joinery_proto::transaction::maker::MakerShare;
+use joinery_proto::transaction::signing::LentCoin;
 use serde::{Deserialize, Serialize};
 
 use crate::store::serde_bytes_vec;
@@ -21,8 +24,6 @@ pub const MAX_SENTENCE: usize = 512;
 pub const MAX_WORD: usize = 128;
 /// Most coins that one round may hold.
 pub const MAX_COINS: usize = 500;
-/// Most scripts that one round may show.
-pub const MAX_SCRIPTS: usize = 16;
 /// Most counterparties of one round.
 pub const MAX_COUNTERPARTIES: usize = 100;
 /// Most transactions that are signed in one round (`spec/roles.md` 4.7: a taker may send another one twice).
@@ -66,6 +67,25 @@ pub struct RoundBegin {
     pub destination: String,
     /// Nick that we have in it.
     pub nick: String,
+    /// Maker: what was agreed; missing in journals of before it was written down. Taker: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed: Option<Agreed>,
+}
+
+/// What a maker and its taker agreed on besides the amount, and where the money has to go: written down before anybody is
+/// told of a coin. Every transaction of the round is judged by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// Nick of the taker.
+    pub taker: String,
+    /// What we get for it, satoshi.
+    pub coinjoin_fee: u64,
+    /// What we add to the miner fee, satoshi; not more than we get.
+    pub miner_fee: u64,
+    /// Script of ours for the equal amount.
+    pub equal: ScriptBuf,
+    /// Script of ours for the change.
+    pub change: ScriptBuf,
 }
 
 /// What a round came to, as far as it is known.
@@ -137,7 +157,8 @@ pub enum RoundEvent {
         commitment: [u8; 32],
     },
     /// Our signatures exist or are about to leave: from now on the coins may be spent by `txid` at any time.
-    /// Maker: before `!sig`, with the unsigned transaction; up to three per round. Taker: the complete transaction.
+    /// Maker: by the step that signs, with the unsigned transaction; up to three per round. Taker: the complete
+    /// transaction.
     Signed {
         /// The transaction.
         txid: Txid,
@@ -332,6 +353,36 @@ impl Round {
         }
         out.extend(self.end.clone().map(RoundEvent::Ended));
         out
+    }
+
+    /// What a transaction of a maker's round over these coins is judged by; `None` for a taker's round, and for one of a
+    /// time when the agreement was not written down.
+    #[must_use]
+    pub fn share(&self, coins: Vec<LentCoin>) -> Option<MakerShare> {
+        let Agreed { coinjoin_fee, miner_fee, equal, change, .. } = self.begin.agreed.as_ref()?;
+        let (fee, tx_fee) = (*coinjoin_fee, *miner_fee);
+        Some(MakerShare {
+            agreement: Agreement { amount: self.begin.amount, fee, tx_fee },
+            coins,
+            cj_script: equal.clone(),
+            change_script: change.clone(),
+        })
+    }
+
+    /// What a transaction of a maker's round comes to.
+    #[must_use]
+    pub fn sums_of(&self, share: &MakerShare) -> RoundSums {
+        let Agreement { amount, fee, tx_fee } = share.agreement;
+        let taker = self.begin.agreed.as_ref().map(|agreed| agreed.taker.clone());
+        RoundSums {
+            amount,
+            counterparties: taker.into_iter().collect(),
+            input_count: u32::try_from(share.coins.len()).unwrap_or(u32::MAX),
+            input_value: share.input_value(),
+            coinjoin_fee: fee,
+            miner_fee: tx_fee,
+            cost: i64::try_from(share.agreement.earning()).unwrap_or(i64::MAX).saturating_neg(),
+        }
     }
 
     /// When something of ours was signed last, seconds since epoch.

@@ -5,7 +5,9 @@ mod common;
 use bdk_wallet::bitcoin::hashes::Hash;
 use bdk_wallet::bitcoin::{ScriptBuf, Txid};
 use common::{DEK, block, copy_tree, files, fold, names, open, outpoint, paths, script};
-use joinery_wallet::round::{RoundBegin, RoundEnd, RoundEvent, RoundId, RoundRole, RoundSums};
+use joinery_wallet::round::{
+    Agreed, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundRole, RoundSums,
+};
 use joinery_wallet::store::{self, ChainData, Fact, Facts, FreezeOrigin, OwnTxState, StoreError};
 use proptest::prelude::*;
 
@@ -66,6 +68,13 @@ fn begun() -> RoundEvent {
         counterparties: 1,
         destination: String::new(),
         nick: "J5abc".into(),
+        agreed: Some(Agreed {
+            taker: "J5def".into(),
+            coinjoin_fee: 4,
+            miner_fee: 2,
+            equal: ScriptBuf::from_bytes(vec![1]),
+            change: ScriptBuf::from_bytes(vec![2]),
+        }),
     })
 }
 

@@ -16,7 +16,6 @@ use joinery_wallet::bitcoin::Transaction;
 use joinery_wallet::chain::{BroadcastError, ChainError, ChainSource};
 use joinery_wallet::commitments::Commitments;
 use joinery_wallet::policy::TxFees;
-use joinery_wallet::round::RoundEvent;
 use joinery_wallet::service::{RoundError, RoundSent, SendError, ServiceError, WalletHandle};
 use joinery_wallet::types::Branch;
 use tokio::sync::{Semaphore, mpsc};
@@ -101,9 +100,19 @@ impl Sources {
             Question::Begin(begin) => {
                 Answer::Begun(wallet.begin_round(*begin).await.map_err(refused))
             }
-            Question::Open { begin, outpoints, accounts } => {
-                let opened = wallet.open_round(*begin, outpoints, accounts).await;
-                Answer::Opened(opened.map_err(refused))
+            Question::Open(round) => {
+                Answer::Opened(wallet.open_round(*round).await.map_err(refused))
+            }
+            Question::Reveal { round, commitment, session, coin } => {
+                // Two files, both at once, since a taker waits for both. If one of them is not written, or a power cut
+                // leaves one alone, nothing was told for the commitment.
+                let revealed = wallet.reveal_round(round, *commitment.as_bytes(), session, coin);
+                let (burnt, revealed) = tokio::join!(self.burn(commitment), revealed);
+                Answer::Revealed(burnt.and_then(|()| revealed.map_err(refused)))
+            }
+            Question::Sign { round, transaction, time } => {
+                let signed = wallet.sign_round(round, *transaction, time).await;
+                Answer::Signed(signed.map_err(refused))
             }
             Question::Reserve { round, outpoints } => {
                 Answer::Reserved(wallet.reserve(round, outpoints).await.map_err(refused))
@@ -116,15 +125,7 @@ impl Sources {
                 Answer::Coins(wallet.coinjoin_coins(round, outpoints).await.map_err(refused))
             }
             Question::Record { round, event } => {
-                let revealed = match &*event {
-                    RoundEvent::Revealed { commitment, .. } => Some(*commitment),
-                    _ => None,
-                };
-                // Two files, both at once, since a taker waits for both. If one of them is not written, or a power cut
-                // leaves one alone, nothing was told for the commitment.
-                let recorded = wallet.record_round(round, *event);
-                let (burnt, recorded) = tokio::join!(self.burn(revealed), recorded);
-                Answer::Recorded(burnt.and_then(|()| recorded.map_err(refused)))
+                Answer::Recorded(wallet.record_round(round, *event).await.map_err(refused))
             }
             Question::End { round, end } => {
                 Answer::Recorded(wallet.end_round(round, end).await.map_err(refused))
@@ -172,14 +173,10 @@ impl Sources {
     }
 
     /// Writes a commitment that we answer down as used, durably.
-    async fn burn(&self, commitment: Option<[u8; 32]>) -> Result<(), AskError> {
-        let Some(commitment) = commitment else { return Ok(()) };
+    async fn burn(&self, commitment: Commitment) -> Result<(), AskError> {
         let commitments = Arc::clone(&self.commitments);
-        let written = tokio::task::spawn_blocking(move || {
-            commitments.burn(Commitment::from_bytes(commitment))
-        })
-        .await;
-        match written {
+        let written = tokio::task::spawn_blocking(move || commitments.burn(commitment));
+        match written.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(AskError::Storage(bounded(&error.to_string()))),
             Err(_) => Err(AskError::Internal("panic".to_owned())),
@@ -287,6 +284,8 @@ fn refused(error: RoundError) -> AskError {
             AskError::Unusable(outpoint)
         }
         RoundError::NotHeld { outpoint, .. } => AskError::Unusable(outpoint),
+        // The taker's doing, and for the role to tell.
+        RoundError::Refused(refusal) => AskError::Refused(refusal),
         error => {
             tracing::error!(%error, "the wallet refused what a role asked");
             AskError::Internal(bounded(&error.to_string()))

@@ -1,5 +1,8 @@
 //! The maker's side: fill, auth, ioauth, tx, sig (`spec/protocol.md` 7.3 to 7.5).
 //!
+//! There are no keys of coins here: what proves that they are ours and what spends them is made by the wallet, by the
+//! same step that makes it durable, and comes in with [`MakerSession::revealed`] and [`MakerSession::signed`].
+//!
 //! After its first signatures a session goes on until its deadline or until it is stopped: its taker may show up to
 //! [`MAX_TRANSACTIONS`] different transactions, and each is verified and made durable by itself.
 
@@ -7,14 +10,14 @@ use bdk_wallet::bitcoin::{Transaction, Txid};
 
 use super::{Ended, Fact, Millis};
 use crate::blacklist::CommitmentBlacklist;
-use crate::message::{self, FillError, FillFields, IoAuth, PayloadError, PubKey};
-use crate::nacl_box::{NONCE_LENGTH, NaclBox, NaclError, NaclSecretKey};
+use crate::message::{self, FillError, FillFields, InputSignature, IoAuth, PayloadError, PubKey};
+use crate::nacl_box::{NONCE_LENGTH, NaclBox, NaclError, NaclPublicKey, NaclSecretKey};
 use crate::offer::Offer;
 use crate::podle::{Commitment, PodleError, Revelation};
 use crate::private_message::PrivateWord;
-use crate::signature;
+use crate::transaction::fees::Agreement;
 use crate::transaction::maker::{MakerRefusal, MakerShare, VerifiedTransaction};
-use crate::transaction::signing::SigningError;
+use crate::transaction::signing::{Authorisation, LentCoin};
 use crate::transaction::taker::ForeignCoin;
 use crate::utxo::{UtxoHint, WireUtxo};
 
@@ -166,7 +169,17 @@ struct Approved {
     extended: bool,
 }
 
-/// Step 4: our coins are told.
+/// Step 4: our coins are chosen, and told to nobody.
+#[derive(Debug)]
+struct Chosen {
+    filled: Filled,
+    share: MakerShare,
+    utxos: Vec<WireUtxo>,
+    cj_address: String,
+    change_address: String,
+}
+
+/// Step 5: our coins are told.
 #[derive(Debug)]
 struct Revealed {
     filled: Filled,
@@ -175,7 +188,7 @@ struct Revealed {
     signed: Vec<Txid>,
 }
 
-/// Step 5: the taker's transaction is what was agreed.
+/// Step 6: the taker's transaction is what was agreed.
 #[derive(Debug)]
 struct Agreed {
     revealed: Revealed,
@@ -248,26 +261,35 @@ impl Proved {
 }
 
 impl Approved {
-    /// Makes the `!ioauth`; `None` when the choice has no coins or no addresses.
-    fn reveal(self, choice: MakerChoice, nonce: [u8; NONCE_LENGTH]) -> Option<(Revealed, String)> {
+    /// Takes what the wallet chose; `None` when that is no coins, or not for the terms of the session.
+    fn choose(self, choice: MakerChoice) -> Option<Chosen> {
         let MakerChoice { share, cj_address, change_address, heights } = choice;
-        let auth = share.coins.first()?;
-        let session_key = self.filled.secret.public_key().to_string();
-        let utxo = |(index, coin): (usize, &crate::transaction::signing::OwnCoin)| {
+        let terms = Agreement::of(&self.filled.offer, self.filled.amount);
+        if share.coins.is_empty() || share.agreement != terms {
+            return None;
+        }
+        let utxo = |(index, coin): (usize, &LentCoin)| {
             let hint = heights.get(index).filter(|_| self.extended);
-            let hint =
-                hint.map(|height| UtxoHint { script: coin.script().clone(), height: *height });
+            let hint = hint.map(|height| UtxoHint { script: coin.script.clone(), height: *height });
             WireUtxo { outpoint: coin.outpoint, hint }
         };
+        let utxos = share.coins.iter().enumerate().map(utxo).collect();
+        Some(Chosen { filled: self.filled, share, utxos, cj_address, change_address })
+    }
+}
+
+impl Chosen {
+    /// Makes the `!ioauth`.
+    fn reveal(self, authorisation: Authorisation, nonce: [u8; NONCE_LENGTH]) -> (Revealed, String) {
         let answer = IoAuth {
-            utxos: share.coins.iter().enumerate().map(utxo).collect(),
-            auth_key: auth.public_key(),
-            cj_address,
-            change_address,
-            btc_signature: signature::sign(session_key.as_bytes(), auth.secret_key()),
+            utxos: self.utxos,
+            auth_key: authorisation.key,
+            cj_address: self.cj_address,
+            change_address: self.change_address,
+            btc_signature: authorisation.signature,
         };
         let sealed = self.filled.shared.seal(nonce, &answer.to_string());
-        Some((Revealed { filled: self.filled, share, signed: Vec::new() }, sealed))
+        (Revealed { filled: self.filled, share: self.share, signed: Vec::new() }, sealed)
     }
 }
 
@@ -283,23 +305,10 @@ impl Revealed {
     }
 }
 
-impl Agreed {
-    fn sign(
-        &self,
-        mut nonce: impl FnMut() -> [u8; NONCE_LENGTH],
-    ) -> Result<Vec<String>, SigningError> {
-        let signatures = self.verified.sign()?;
-        Ok(signatures
-            .iter()
-            .map(|sig| self.revealed.filled.shared.seal(nonce(), &sig.to_string()))
-            .collect())
-    }
-}
-
 /// The coins and addresses that the wallet chose for a session; reserved there before they come here.
 #[derive(Debug)]
 pub struct MakerChoice {
-    /// Coins, scripts, terms and amount. The first coin authorises.
+    /// Coins, scripts and terms.
     pub share: MakerShare,
     /// Address text of `share.cj_script`.
     pub cj_address: String,
@@ -324,7 +333,9 @@ pub enum MakerOutput {
         /// Satoshi.
         amount: u64,
     },
-    /// Make a fact durable, then call [`MakerSession::durable`].
+    /// Have the wallet make a fact durable, and give out what only it can make when that is so: for
+    /// [`Fact::CoinsRevealed`] [`MakerSession::revealed`] is called then, for [`Fact::Signed`]
+    /// [`MakerSession::signed`].
     Persist(Fact),
     /// Publish the used commitment, after the answer has left.
     PublishCommitment(Commitment),
@@ -337,7 +348,7 @@ enum State {
     AwaitAuth(Filled),
     AwaitCoin(Proved),
     AwaitChoice(Approved),
-    PersistReveal(Revealed, String),
+    PersistReveal(Chosen),
     AwaitTx(Revealed),
     PersistSign(Agreed),
     Over,
@@ -409,7 +420,17 @@ impl MakerSession {
     /// Whether our coins were told, or are about to be.
     #[must_use]
     pub const fn has_revealed(&self) -> bool {
-        self.used_up || matches!(self.state, State::PersistReveal(..))
+        self.used_up || matches!(self.state, State::PersistReveal(_))
+    }
+
+    /// The session key that one of our coins is to authorise: between [`MakerOutput::Persist`] of
+    /// [`Fact::CoinsRevealed`] and [`Self::revealed`].
+    #[must_use]
+    pub fn session_key(&self) -> Option<NaclPublicKey> {
+        match &self.state {
+            State::PersistReveal(chosen) => Some(chosen.filled.secret.public_key()),
+            _ => None,
+        }
     }
 
     /// Whether the taker has signatures for a transaction.
@@ -423,7 +444,7 @@ impl MakerSession {
     }
 
     /// The transaction that is to be signed, with our share of it: between [`MakerOutput::Persist`] of
-    /// [`Fact::Signed`] and [`Self::durable`].
+    /// [`Fact::Signed`] and [`Self::signed`].
     #[must_use]
     pub const fn agreed(&self) -> Option<(&Transaction, &MakerShare)> {
         match &self.state {
@@ -472,7 +493,7 @@ impl MakerSession {
             State::AwaitTx(revealed) if !revealed.signed.is_empty() => {
                 return self.end(Ended::Complete);
             }
-            State::PersistReveal(..) | State::PersistSign(_) => "the disk",
+            State::PersistReveal(_) | State::PersistSign(_) => "the disk",
             State::AwaitTx(_) | State::Over => "tx",
         };
         self.end(Ended::TimedOut { waiting_for })
@@ -562,31 +583,19 @@ impl MakerSession {
     }
 
     /// The wallet's answer to [`MakerOutput::ChooseCoins`]; `None` when it has no coins for the amount.
-    pub fn coins_chosen(
-        &mut self,
-        choice: Option<MakerChoice>,
-        nonce: [u8; NONCE_LENGTH],
-    ) -> Vec<MakerOutput> {
+    pub fn coins_chosen(&mut self, choice: Option<MakerChoice>) -> Vec<MakerOutput> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::AwaitChoice(approved) => {
-                let agreed = |choice: &MakerChoice| {
-                    // The terms are those of the session, whatever the wallet made of them.
-                    choice.share.offer == approved.filled.offer
-                        && choice.share.amount == approved.filled.amount
-                };
-                let Some(choice) = choice.filter(agreed) else {
+                let Some(chosen) = choice.and_then(|choice| approved.choose(choice)) else {
                     return self.end(Ended::NoCoins);
                 };
-                let Some((revealed, sealed)) = approved.reveal(choice, nonce) else {
-                    return self.end(Ended::NoCoins);
-                };
-                let share = &revealed.share;
+                let share = &chosen.share;
                 let fact = Fact::CoinsRevealed {
                     outpoints: share.coins.iter().map(|coin| coin.outpoint).collect(),
                     scripts: vec![share.cj_script.clone(), share.change_script.clone()],
-                    commitment: revealed.filled.commitment,
+                    commitment: chosen.filled.commitment,
                 };
-                self.state = State::PersistReveal(revealed, sealed);
+                self.state = State::PersistReveal(chosen);
                 vec![MakerOutput::Persist(fact)]
             }
             state => {
@@ -596,14 +605,17 @@ impl MakerSession {
         }
     }
 
-    /// The last [`MakerOutput::Persist`] is durable. `nonce` draws 24 random bytes.
-    pub fn durable(
+    /// That our coins are told is durable ([`Fact::CoinsRevealed`]), and one of them authorises
+    /// [`Self::session_key`].
+    pub fn revealed(
         &mut self,
+        authorisation: Authorisation,
         blacklist: &mut CommitmentBlacklist,
-        nonce: impl FnMut() -> [u8; NONCE_LENGTH],
+        nonce: [u8; NONCE_LENGTH],
     ) -> Vec<MakerOutput> {
         match std::mem::replace(&mut self.state, State::Over) {
-            State::PersistReveal(revealed, sealed) => {
+            State::PersistReveal(chosen) => {
+                let (revealed, sealed) = chosen.reveal(authorisation, nonce);
                 let commitment = revealed.filled.commitment;
                 blacklist.use_up(commitment);
                 self.used_up = true;
@@ -613,21 +625,36 @@ impl MakerSession {
                     MakerOutput::PublishCommitment(commitment),
                 ]
             }
-            State::PersistSign(agreed) => match agreed.sign(nonce) {
-                Ok(sealed) => {
-                    let send = |sealed| MakerOutput::Send(PrivateWord::Sig, sealed);
-                    let mut outputs: Vec<MakerOutput> = sealed.into_iter().map(send).collect();
-                    let Agreed { mut revealed, txid, .. } = agreed;
-                    revealed.signed.push(txid);
-                    if revealed.signed.len() < MAX_TRANSACTIONS {
-                        self.state = State::AwaitTx(revealed);
-                    } else {
-                        outputs.push(MakerOutput::Ended(Ended::Complete));
-                    }
-                    outputs
+            state => {
+                self.state = state;
+                Vec::new()
+            }
+        }
+    }
+
+    /// That the transaction of [`Self::agreed`] is signed is durable ([`Fact::Signed`]), and these are the signatures, in
+    /// the order of its inputs. `nonce` draws 24 random bytes.
+    pub fn signed(
+        &mut self,
+        signatures: &[InputSignature],
+        mut nonce: impl FnMut() -> [u8; NONCE_LENGTH],
+    ) -> Vec<MakerOutput> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::PersistSign(Agreed { mut revealed, txid, .. }) => {
+                let shared = &revealed.filled.shared;
+                let send = |signature: &InputSignature| {
+                    let sealed = shared.seal(nonce(), &signature.to_string());
+                    MakerOutput::Send(PrivateWord::Sig, sealed)
+                };
+                let mut outputs: Vec<MakerOutput> = signatures.iter().map(send).collect();
+                revealed.signed.push(txid);
+                if revealed.signed.len() < MAX_TRANSACTIONS {
+                    self.state = State::AwaitTx(revealed);
+                } else {
+                    outputs.push(MakerOutput::Ended(Ended::Complete));
                 }
-                Err(error) => self.end(Ended::Signing(error)),
-            },
+                outputs
+            }
             state => {
                 self.state = state;
                 Vec::new()

@@ -7,7 +7,8 @@
 //!
 //! Time is a number of milliseconds that the caller passes in. Randomness is passed in. Facts that must
 //! survive a restart are [`Fact`]s: the machine asks for one to be made durable and gives out what depends
-//! on it only after [`maker::MakerSession::durable`] or its twin was called.
+//! on it only after it was told that it is: [`maker::MakerSession::revealed`], [`maker::MakerSession::signed`],
+//! [`taker::TakerSession::durable`].
 
 pub mod maker;
 pub mod taker;
@@ -111,9 +112,6 @@ pub enum Ended {
     /// A payload that was due could not be read.
     #[error("unreadable {0}")]
     Unreadable(&'static str),
-    /// Our own signing failed; nothing was sent.
-    #[error("signing failed: {0}")]
-    Signing(#[source] crate::transaction::signing::SigningError),
     /// Our side stopped.
     #[error("stopped by our side")]
     Stopped,
@@ -153,7 +151,6 @@ impl Ended {
             Self::TransactionRefused(_) => "transaction_refused",
             Self::MakerRefused(_) => "maker_refused",
             Self::Unreadable(_) => "unreadable",
-            Self::Signing(_) => "signing_failed",
             Self::Stopped => "stopped",
         }
     }

@@ -16,6 +16,7 @@ use crate::nick::Nick;
 use crate::offer::{Offer, OrderType};
 use crate::podle::{Proof, Revelation};
 use crate::private_message::PrivateWord;
+use crate::transaction::fees::Agreement;
 use crate::transaction::maker::MakerShare;
 use crate::transaction::signing::OwnCoin;
 use crate::transaction::taker::{Coinjoin, ForeignCoin, TakerShare, UsedPlaces};
@@ -51,6 +52,22 @@ fn offer() -> Offer {
 
 fn nick() -> Nick {
     "J5DdKBhSf2Ykxqqy".parse().unwrap()
+}
+
+/// What a wallet with this coin gives out when the fact is durable that a maker waits for.
+fn persisted(
+    maker: &mut MakerSession,
+    coin: &OwnCoin,
+    blacklist: &mut CommitmentBlacklist,
+    nonce: [u8; 24],
+) -> Vec<MakerOutput> {
+    if let Some(key) = maker.session_key() {
+        return maker.revealed(coin.authorise(&key), blacklist, nonce);
+    }
+    let Some((tx, share)) = maker.agreed() else { return Vec::new() };
+    let verified = share.verify(tx.clone(), Some(100)).unwrap();
+    let signatures = verified.sign(std::slice::from_ref(coin)).unwrap();
+    maker.signed(&signatures, || nonce)
 }
 
 /// One taker and one maker with their messages in between, under the test's control.
@@ -116,9 +133,8 @@ impl Pair {
     fn choice(&self) -> MakerChoice {
         MakerChoice {
             share: MakerShare {
-                offer: offer(),
-                amount: AMOUNT,
-                coins: vec![self.maker_coin.clone()],
+                agreement: Agreement::of(&offer(), AMOUNT),
+                coins: vec![self.maker_coin.lent()],
                 cj_script: address(20).script_pubkey(),
                 change_script: address(21).script_pubkey(),
             },
@@ -126,6 +142,12 @@ impl Pair {
             change_address: address(21).to_string(),
             heights: vec![100],
         }
+    }
+
+    /// What the maker's wallet does when a fact is durable.
+    fn persist(&mut self, fact: Fact, nonce: [u8; 24]) -> Vec<MakerOutput> {
+        self.facts.push(fact);
+        persisted(self.maker.as_mut().unwrap(), &self.maker_coin, &mut self.blacklist, nonce)
     }
 
     /// Carries out what the taker wants, until nothing is left.
@@ -205,9 +227,7 @@ impl Pair {
             let nonce = self.nonce();
             match output {
                 MakerOutput::Persist(fact) => {
-                    self.facts.push(fact);
-                    let maker = self.maker.as_mut().unwrap();
-                    let next = maker.durable(&mut self.blacklist, || nonce);
+                    let next = self.persist(fact, nonce);
                     self.maker_wants(next);
                 }
                 MakerOutput::Send(word, payload) => {
@@ -226,7 +246,7 @@ impl Pair {
                 MakerOutput::ChooseCoins { offer: terms, amount } => {
                     assert_eq!((terms, amount), (offer(), AMOUNT));
                     let choice = self.choice();
-                    let next = self.maker.as_mut().unwrap().coins_chosen(Some(choice), nonce);
+                    let next = self.maker.as_mut().unwrap().coins_chosen(Some(choice));
                     self.maker_wants(next);
                 }
                 MakerOutput::PublishCommitment(commitment) => {
@@ -352,11 +372,11 @@ fn nothing_leaves_before_it_is_durable() {
     let (mut maker, mut blacklist, pair) = started();
     maker.received(PrivateWord::Auth, &auth(&pair), Some(100), 0);
     maker.coin_found(Some(&on_chain(&pair.taker_coin, 5)));
-    let outputs = maker.coins_chosen(Some(pair.choice()), [1; 24]);
+    let outputs = maker.coins_chosen(Some(pair.choice()));
     assert!(matches!(outputs[..], [MakerOutput::Persist(Fact::CoinsRevealed { .. })]));
     // Whatever arrives meanwhile, nothing is sent.
     assert!(maker.received(PrivateWord::Auth, &auth(&pair), Some(100), 0).is_empty());
-    let outputs = maker.durable(&mut blacklist, || [2; 24]);
+    let outputs = persisted(&mut maker, &pair.maker_coin, &mut blacklist, [2; 24]);
     assert!(matches!(outputs[0], MakerOutput::Send(PrivateWord::IoAuth, _)));
     assert!(matches!(outputs[1], MakerOutput::PublishCommitment(_)));
     assert_eq!(maker.reserved_commitment(), None);
@@ -368,8 +388,8 @@ fn wallet_cannot_change_the_terms_of_a_session() {
     maker.received(PrivateWord::Auth, &auth(&pair), Some(100), 0);
     maker.coin_found(Some(&on_chain(&pair.taker_coin, 5)));
     let mut choice = pair.choice();
-    choice.share.amount += 1;
-    let outputs = maker.coins_chosen(Some(choice), [1; 24]);
+    choice.share.agreement.amount += 1;
+    let outputs = maker.coins_chosen(Some(choice));
     assert!(matches!(outputs[..], [MakerOutput::Ended(Ended::NoCoins)]));
 }
 
@@ -420,8 +440,8 @@ fn extended_coins_only_for_takers_that_use_them() {
         pair.revelation = revelation.to_string();
         maker.received(PrivateWord::Auth, &auth(&pair), Some(100), 0);
         maker.coin_found(Some(&on_chain(&pair.taker_coin, 5)));
-        maker.coins_chosen(Some(pair.choice()), [1; 24]);
-        let outputs = maker.durable(&mut blacklist, || [2; 24]);
+        maker.coins_chosen(Some(pair.choice()));
+        let outputs = persisted(&mut maker, &pair.maker_coin, &mut blacklist, [2; 24]);
         let [MakerOutput::Send(PrivateWord::IoAuth, sealed), ..] = outputs.as_slice() else {
             panic!("{outputs:?}")
         };
@@ -507,8 +527,8 @@ fn revealed() -> (MakerSession, CommitmentBlacklist, Pair, crate::nacl_box::Nacl
     let (mut maker, mut blacklist, pair) = started();
     maker.received(PrivateWord::Auth, &auth(&pair), Some(100), 0);
     maker.coin_found(Some(&on_chain(&pair.taker_coin, 5)));
-    maker.coins_chosen(Some(pair.choice()), [1; 24]);
-    maker.durable(&mut blacklist, || [2; 24]);
+    maker.coins_chosen(Some(pair.choice()));
+    persisted(&mut maker, &pair.maker_coin, &mut blacklist, [2; 24]);
     let maker_key = NaclSecretKey::from_bytes([4; 32]).public_key();
     let shared = NaclSecretKey::from_bytes([3; 32]).shared_with(&maker_key).unwrap();
     (maker, blacklist, pair, shared)
@@ -528,7 +548,7 @@ fn three_different_transactions_are_signed_each_after_it_is_durable() {
         assert_eq!(maker.agreed().unwrap().0, &tx);
         // Before that is durable, nothing else is looked at.
         assert!(maker.received(PrivateWord::Tx, &sealed, Some(100), 0).is_empty());
-        let outputs = maker.durable(&mut blacklist, || [7; 24]);
+        let outputs = persisted(&mut maker, &pair.maker_coin, &mut blacklist, [7; 24]);
         assert!(matches!(outputs[0], MakerOutput::Send(PrivateWord::Sig, _)));
         let last = usize::from(tag) + 1 == MAX_TRANSACTIONS;
         assert_eq!(matches!(outputs.last(), Some(MakerOutput::Ended(Ended::Complete))), last);
@@ -548,7 +568,7 @@ fn further_transaction_is_checked_like_the_first() {
         maker.received(PrivateWord::Tx, &shared.seal([tag; 24], &tx), Some(100), 0)
     };
     assert!(matches!(tell(&mut maker, 0, 1)[..], [MakerOutput::Persist(_)]));
-    maker.durable(&mut blacklist, || [7; 24]);
+    persisted(&mut maker, &pair.maker_coin, &mut blacklist, [7; 24]);
     let outputs = tell(&mut maker, -1, 2);
     let [MakerOutput::Ended(end @ Ended::TransactionRefused(_))] = outputs.as_slice() else {
         panic!("{outputs:?}")
@@ -567,7 +587,10 @@ fn transaction_may_be_refused_for_what_only_the_chain_knows() {
     maker.received(PrivateWord::Tx, &shared.seal([1; 24], &tx), Some(100), 0);
     let outputs = maker.refuse_transaction(refusal);
     assert!(matches!(outputs[..], [MakerOutput::Ended(Ended::TransactionRefused(_))]));
-    assert!(maker.durable(&mut blacklist, || [7; 24]).is_empty(), "nothing is signed any more");
+    assert!(
+        persisted(&mut maker, &pair.maker_coin, &mut blacklist, [7; 24]).is_empty(),
+        "nothing is signed any more"
+    );
 }
 
 fn any_word() -> impl Strategy<Value = PrivateWord> {
@@ -612,7 +635,7 @@ proptest! {
                 let next = match output {
                     MakerOutput::LookUp(_) => maker.coin_found(Some(&on_chain(&pair.taker_coin, 5))),
                     MakerOutput::ChooseCoins { .. } => {
-                        maker.coins_chosen(Some(pair.choice()), [tag; 24])
+                        maker.coins_chosen(Some(pair.choice()))
                     }
                     MakerOutput::Persist(fact) => {
                         if let Fact::Signed { txid, .. } = fact {
@@ -620,7 +643,7 @@ proptest! {
                             prop_assert!(error >= 0, "signs for less than agreed");
                             persisting = Some(txid);
                         }
-                        maker.durable(&mut blacklist, || [tag; 24])
+                        persisted(&mut maker, &pair.maker_coin, &mut blacklist, [tag; 24])
                     }
                     MakerOutput::Send(PrivateWord::Sig, _) => {
                         let txid = persisting.take();

@@ -18,9 +18,43 @@ pub fn required_by_maker(offer: &Offer, amount: u64) -> Option<u64> {
 
 /// A maker's change: its inputs minus the amount, plus what it earns. `None` when negative.
 #[must_use]
-#[expect(clippy::arithmetic_side_effects, reason = "sums of a few u64 fit an i128")]
 pub fn maker_change(offer: &Offer, amount: u64, inputs: u64) -> Option<u64> {
-    u64::try_from(i128::from(inputs) - i128::from(amount) + offer.earning(amount)).ok()
+    Agreement::of(offer, amount).change(inputs)
+}
+
+/// What a maker and its taker agreed on: an amount within an offer, satoshi. Fixed by the `!fill`, whatever is offered
+/// afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreement {
+    /// The equal amount.
+    pub amount: u64,
+    /// What the taker pays the maker.
+    pub fee: u64,
+    /// What the maker adds to the miner fee.
+    pub tx_fee: u64,
+}
+
+impl Agreement {
+    /// An amount at the terms of an offer.
+    #[must_use]
+    pub fn of(offer: &Offer, amount: u64) -> Self {
+        Self { amount, fee: offer.cj_fee.of(amount), tx_fee: offer.tx_fee }
+    }
+
+    /// What the maker nets: fee minus its share of the miner fee. May be negative.
+    #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "the difference of two u64 fits an i128")]
+    pub fn earning(&self) -> i128 {
+        i128::from(self.fee) - i128::from(self.tx_fee)
+    }
+
+    /// The maker's change for inputs of this value: what is left after the amount, plus what it nets. `None` when
+    /// negative.
+    #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "sums of a few u64 fit an i128")]
+    pub fn change(&self, inputs: u64) -> Option<u64> {
+        u64::try_from(i128::from(inputs) - i128::from(self.amount) + self.earning()).ok()
+    }
 }
 
 /// Limits that a taker sets on the fee of one maker.

@@ -1,16 +1,17 @@
 //! What a maker checks before it signs (`spec/protocol.md` 11.3, `spec/roles.md` 4.7).
 //!
-//! [`VerifiedTransaction`] can only be made by [`MakerShare::verify`], and only it can be signed: an
-//! unchecked transaction cannot be.
+//! [`VerifiedTransaction`] can only be made by [`MakerShare::verify`], and only it can be signed: an unchecked
+//! transaction cannot be. It is checked twice by this one rule: by the conversation, which has no keys, before it
+//! bothers the chain with a transaction and to tell the taker; and where the keys are, against what was written down
+//! there when the round was opened.
 
 use std::collections::HashSet;
 
 use bdk_wallet::bitcoin::{OutPoint, ScriptBuf, Transaction};
 
-use super::fees;
-use super::signing::{self, OwnCoin, SigningError};
+use super::fees::Agreement;
+use super::signing::{self, LentCoin, OwnCoin, SigningError};
 use crate::message::InputSignature;
-use crate::offer::Offer;
 
 /// Lock times from here on are unix times.
 const LOCKTIME_THRESHOLD: u32 = 500_000_000;
@@ -22,12 +23,10 @@ const MAX_WEIGHT: u64 = 400_000;
 /// What this maker put into a session; fixed when `!ioauth` was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MakerShare {
-    /// The terms at the time of `!fill`, whatever is offered now.
-    pub offer: Offer,
-    /// The amount of `!fill`, satoshi.
-    pub amount: u64,
+    /// What was agreed at the time of `!fill`, whatever is offered now.
+    pub agreement: Agreement,
     /// The coins named in `!ioauth`; nothing else is ever signed.
-    pub coins: Vec<OwnCoin>,
+    pub coins: Vec<LentCoin>,
     /// Script for the equal amount output.
     pub cj_script: ScriptBuf,
     /// Script for the change.
@@ -97,14 +96,6 @@ pub enum MakerRefusal {
     /// A coin of ours that is not in the session is an input. Said by who knows the wallet.
     #[error("our coin {0} is an input and not part of the session")]
     OtherCoin(OutPoint),
-    /// We would earn less than we want. Said by who knows the settings.
-    #[error("earning {earning} is less than {least}")]
-    Profit {
-        /// Satoshi.
-        earning: i128,
-        /// Satoshi.
-        least: u64,
-    },
     /// It spends more than its inputs are worth. Said by who asked the chain.
     #[error("outputs are worth more than the inputs")]
     Overspent,
@@ -148,7 +139,7 @@ impl MakerShare {
     /// Change that we must get at least, satoshi.
     #[must_use]
     pub fn change(&self) -> Option<u64> {
-        fees::maker_change(&self.offer, self.amount, self.input_value())
+        self.agreement.change(self.input_value())
     }
 
     /// Checks the taker's transaction. `height` is our best block, when it is known.
@@ -183,16 +174,16 @@ impl MakerShare {
         if let Some(coin) = missing {
             return Err(MakerRefusal::MissingInput(coin.outpoint));
         }
-        if self.offer.earning(self.amount) < 0 {
-            let fee = self.offer.cj_fee.of(self.amount);
-            return Err(MakerRefusal::NegativeEarning { fee, tx_fee: self.offer.tx_fee });
+        let Agreement { amount, fee, tx_fee } = self.agreement;
+        if fee < tx_fee {
+            return Err(MakerRefusal::NegativeEarning { fee, tx_fee });
         }
         if self.cj_script == self.change_script {
             return Err(MakerRefusal::SameScript);
         }
         let change = self.change().ok_or(MakerRefusal::InputsTooSmall)?;
         for (which, script, expected) in [
-            (OwnOutput::Coinjoin, &self.cj_script, self.amount),
+            (OwnOutput::Coinjoin, &self.cj_script, amount),
             (OwnOutput::Change, &self.change_script, change),
         ] {
             let mut ours = tx.output.iter().filter(|output| output.script_pubkey == *script);
@@ -221,7 +212,7 @@ impl MakerShare {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedTransaction {
     tx: Transaction,
-    coins: Vec<OwnCoin>,
+    coins: Vec<LentCoin>,
 }
 
 impl VerifiedTransaction {
@@ -236,12 +227,18 @@ impl VerifiedTransaction {
         self.coins.iter().map(|coin| coin.outpoint)
     }
 
-    /// Signs our inputs, and only ours: one `!sig` each, in the order of the transaction's inputs.
+    /// Signs our inputs, and only those that were verified to be ours, whatever else there are keys for: one `!sig`
+    /// each, in the order of the transaction's inputs.
     ///
     /// # Errors
-    /// [`SigningError`]: a key that does not own its coin.
-    pub fn sign(&self) -> Result<Vec<InputSignature>, SigningError> {
-        signing::sign_own_inputs(&self.tx, &self.coins)
+    /// [`SigningError::NoKey`] when the key of one of the coins is missing, or is one for another value or script.
+    pub fn sign(&self, keys: &[OwnCoin]) -> Result<Vec<InputSignature>, SigningError> {
+        let key_of = |coin: &LentCoin| {
+            let key = keys.iter().find(|key| key.lent() == *coin);
+            key.ok_or(SigningError::NoKey(coin.outpoint))
+        };
+        let own: Vec<&OwnCoin> = self.coins.iter().map(key_of).collect::<Result<_, _>>()?;
+        signing::sign_own_inputs(&self.tx, own)
     }
 }
 
@@ -258,7 +255,8 @@ mod tests {
 
     use super::{MakerRefusal, MakerShare};
     use crate::offer::{MAX_MONEY, Offer, OrderType};
-    use crate::transaction::signing::OwnCoin;
+    use crate::transaction::fees::Agreement;
+    use crate::transaction::signing::{OwnCoin, SigningError};
 
     fn script(byte: u8) -> ScriptBuf {
         let mut bytes = vec![0x00, 0x14];
@@ -266,16 +264,20 @@ mod tests {
         ScriptBuf::from_bytes(bytes)
     }
 
-    fn share(offer: &str, amount: u64, values: &[u64]) -> MakerShare {
+    fn keys(values: &[u64]) -> Vec<OwnCoin> {
         let coins = values.iter().zip(0_u8..).map(|(value, index)| {
             let key = SecretKey::from_slice(&[index + 1; 32]).unwrap();
             let outpoint = OutPoint { txid: Txid::all_zeros(), vout: index.into() };
             OwnCoin::new(outpoint, *value, key)
         });
+        coins.collect()
+    }
+
+    fn share(offer: &str, amount: u64, values: &[u64]) -> MakerShare {
+        let offer = Offer::parse(OrderType::Sw0Relative, offer).unwrap();
         MakerShare {
-            offer: Offer::parse(OrderType::Sw0Relative, offer).unwrap(),
-            amount,
-            coins: coins.collect(),
+            agreement: Agreement::of(&offer, amount),
+            coins: keys(values).iter().map(OwnCoin::lent).collect(),
             cj_script: script(1),
             change_script: script(2),
         }
@@ -344,6 +346,22 @@ mod tests {
         assert!(share.verify(tx, None).is_ok());
     }
 
+    #[test]
+    fn nothing_is_signed_with_the_key_of_another_coin() {
+        let share = share("0 27300 100000000 0 0.00002", 1_000_000, &[1_500_000, 500_000]);
+        let verified = share.verify(transaction(&share, 1_000_000, 1_000_020), None).unwrap();
+        let keys = keys(&[1_500_000, 500_000, 700_000]);
+        // What is not in the session is not signed, though there is a key for it.
+        assert_eq!(verified.sign(&keys).unwrap().len(), 2);
+        let missing = Err(SigningError::NoKey(share.coins[1].outpoint));
+        assert_eq!(verified.sign(&keys[..1]), missing);
+        let other_value =
+            [keys[0].clone(), OwnCoin::new(keys[1].outpoint, 499_999, *keys[1].secret_key())];
+        assert_eq!(verified.sign(&other_value), missing);
+        let of_another = OwnCoin::new(keys[1].outpoint, keys[1].value, *keys[2].secret_key());
+        assert_eq!(verified.sign(&[keys[0].clone(), of_another]), missing);
+    }
+
     proptest! {
         /// No transaction is accepted that leaves the maker with less than it agreed.
         #[test]
@@ -357,17 +375,17 @@ mod tests {
         ) {
             let share = share(&format!("0 27300 100000000 {tx_fee} {fee}"), amount, &values);
             let inputs: u64 = values.iter().sum();
-            let agreed = i128::from(inputs) + share.offer.earning(amount);
+            let agreed = i128::from(inputs) + share.agreement.earning();
             let cj = amount.saturating_add_signed(cj_error);
             let change = share.change().unwrap_or(0).saturating_add_signed(change_error);
             let tx = transaction(&share, cj, change);
             if let Ok(verified) = share.verify(tx, None) {
                 prop_assert!(i128::from(cj) + i128::from(change) >= agreed);
                 prop_assert!(agreed >= i128::from(inputs));
-                prop_assert_eq!(verified.sign().unwrap().len(), share.coins.len());
+                prop_assert_eq!(verified.sign(&keys(&values)).unwrap().len(), share.coins.len());
             } else {
                 prop_assert!(
-                    cj_error < 0 || change_error < 0 || share.offer.earning(amount) < 0
+                    cj_error < 0 || change_error < 0 || share.agreement.earning() < 0
                         || share.change().is_none()
                 );
             }

@@ -1,6 +1,7 @@
 //! Signing own inputs and putting foreign signatures in (`spec/protocol.md` 11.5).
 //!
-//! Only P2WPKH: the coins of every native segwit JoinMarket wallet.
+//! Only P2WPKH: the coins of every native segwit JoinMarket wallet. A coin with its key is an [`OwnCoin`]; a maker's
+//! conversation knows a [`LentCoin`], which has none.
 
 use std::collections::HashMap;
 
@@ -12,7 +13,8 @@ use bdk_wallet::bitcoin::{
 };
 
 use crate::message::InputSignature;
-use crate::secp;
+use crate::nacl_box::NaclPublicKey;
+use crate::{secp, signature};
 
 /// A coin of ours with its key. The key is erased when this is dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -60,11 +62,48 @@ impl OwnCoin {
         &self.script
     }
 
-    /// Its key, to sign the `!ioauth` or to make a commitment.
+    /// Its key, to make a commitment.
     #[must_use]
     pub const fn secret_key(&self) -> &SecretKey {
         &self.key
     }
+
+    /// The coin without its key.
+    #[must_use]
+    pub fn lent(&self) -> LentCoin {
+        LentCoin { outpoint: self.outpoint, value: self.value, script: self.script.clone() }
+    }
+
+    /// Proves that the owner of this coin speaks with this session key: the `btc_sig` of an `!ioauth`.
+    ///
+    /// # Security
+    /// What is signed is the "Bitcoin Signed Message" digest of 64 hex digits, which is no digest of a transaction:
+    /// nothing can be spent with it, whatever the key is.
+    #[must_use]
+    pub fn authorise(&self, session: &NaclPublicKey) -> Authorisation {
+        let signature = signature::sign(session.to_string().as_bytes(), &self.key);
+        Authorisation { key: self.public_key(), signature }
+    }
+}
+
+/// A coin that a maker lends, as its conversation knows it: everything but the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LentCoin {
+    /// Where it is.
+    pub outpoint: OutPoint,
+    /// Satoshi; from our own wallet, never from a counterparty.
+    pub value: u64,
+    /// Its scriptPubKey, P2WPKH.
+    pub script: ScriptBuf,
+}
+
+/// What an `!ioauth` proves with: made by [`OwnCoin::authorise`], where the keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorisation {
+    /// Key of one of the coins.
+    pub key: PublicKey,
+    /// Base64 of a DER signature over the session key as 64 hex digits.
+    pub signature: String,
 }
 
 /// P2WPKH of a key.
@@ -80,20 +119,23 @@ pub enum SigningError {
     /// A coin of ours is not an input.
     #[error("coin {0} is not an input of the transaction")]
     NotAnInput(OutPoint),
+    /// The key of a coin is not there, or what is there belongs to a coin of another value or script.
+    #[error("there is no key for coin {0}")]
+    NoKey(OutPoint),
     /// The digest cannot be computed.
     #[error("signature digest of input {0} cannot be computed")]
     Digest(usize),
 }
 
 /// Signs the inputs that spend these coins with SIGHASH_ALL; in the order of the inputs.
-pub(super) fn sign_own_inputs(
+pub(super) fn sign_own_inputs<'a>(
     tx: &Transaction,
-    coins: &[OwnCoin],
+    coins: impl IntoIterator<Item = &'a OwnCoin>,
 ) -> Result<Vec<InputSignature>, SigningError> {
     let mut by_outpoint: HashMap<OutPoint, &OwnCoin> =
-        coins.iter().map(|coin| (coin.outpoint, coin)).collect();
+        coins.into_iter().map(|coin| (coin.outpoint, coin)).collect();
     let mut cache = SighashCache::new(tx);
-    let mut signatures = Vec::with_capacity(coins.len());
+    let mut signatures = Vec::with_capacity(by_outpoint.len());
     for (index, input) in tx.input.iter().enumerate() {
         let Some(coin) = by_outpoint.remove(&input.previous_output) else { continue };
         let digest = digest(&mut cache, index, &coin.script, coin.value)?;

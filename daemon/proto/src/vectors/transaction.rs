@@ -11,9 +11,9 @@ use crate::message::{InputSignature, IoAuth, parse_tx, tx_payload};
 use crate::nacl_box::NaclSecretKey;
 use crate::nick::Nick;
 use crate::offer::{Offer, OrderType};
-use crate::signature;
+use crate::transaction::fees::Agreement;
 use crate::transaction::maker::MakerShare;
-use crate::transaction::signing::OwnCoin;
+use crate::transaction::signing::{Authorisation, OwnCoin};
 use crate::transaction::taker::{
     Coinjoin, FinishError, ForeignCoin, MakerFault, TakerShare, UsedPlaces, VerifiedMaker,
 };
@@ -140,9 +140,8 @@ fn maker_checks_decide_as_the_reference_or_stricter() {
         file.signatures.iter().map(|s| (s.outpoint(), s.coin())).collect();
     for case in &file.maker_verification {
         let share = MakerShare {
-            offer: offer(&case.ordertype, case.txfee, &case.cjfee),
-            amount: case.amount,
-            coins: case.our_utxos.iter().map(|utxo| coins[&utxo.outpoint()].clone()).collect(),
+            agreement: Agreement::of(&offer(&case.ordertype, case.txfee, &case.cjfee), case.amount),
+            coins: case.our_utxos.iter().map(|utxo| coins[&utxo.outpoint()].lent()).collect(),
             cj_script: script(&case.cj_address),
             change_script: script(&case.change_address),
         };
@@ -158,14 +157,10 @@ fn makers_sign_byte_for_byte() {
     for maker in ["maker1", "maker2"] {
         let participant = &file.participants[maker];
         let signatures: Vec<_> = file.signatures.iter().filter(|s| s.owner == maker).collect();
+        let own: Vec<OwnCoin> = signatures.iter().map(|s| s.coin()).collect();
         let share = MakerShare {
-            offer: offer(
-                participant.ordertype.as_deref().unwrap(),
-                participant.txfee.unwrap(),
-                participant.cjfee.as_deref().unwrap(),
-            ),
-            amount: file.amount,
-            coins: signatures.iter().map(|s| s.coin()).collect(),
+            agreement: Agreement::of(&terms(&file, maker), file.amount),
+            coins: own.iter().map(OwnCoin::lent).collect(),
             cj_script: script(&participant.cj_address),
             change_script: script(&participant.change_address),
         };
@@ -174,7 +169,8 @@ fn makers_sign_byte_for_byte() {
             assert_eq!(format!("{:x}", signature.coin().script()), signature.script_pubkey);
         }
         let verified = share.verify(deserialize_hex(&file.unsigned_tx).unwrap(), None).unwrap();
-        let made: Vec<String> = verified.sign().unwrap().iter().map(ToString::to_string).collect();
+        let made = verified.sign(&own).unwrap();
+        let made: Vec<String> = made.iter().map(ToString::to_string).collect();
         let expected: Vec<String> =
             signatures.iter().map(|s| s.sig_message_base64.clone()).collect();
         assert_eq!(made, expected, "{maker}");
@@ -200,13 +196,13 @@ fn answer(file: &File, maker: &str) -> (IoAuth, NaclSecretKey, Vec<Option<Foreig
     let coins: Vec<OwnCoin> =
         file.signatures.iter().filter(|s| s.owner == maker).map(Signature::coin).collect();
     let session = NaclSecretKey::from_bytes([SESSION_BYTE; 32]);
-    let text = session.public_key().to_string();
+    let Authorisation { key, signature } = coins[0].authorise(&session.public_key());
     let answer = IoAuth {
         utxos: participant.inputs.iter().map(|i| WireUtxo::plain(i.outpoint())).collect(),
-        auth_key: coins[0].public_key(),
+        auth_key: key,
         cj_address: participant.cj_address.clone(),
         change_address: participant.change_address.clone(),
-        btc_signature: signature::sign(text.as_bytes(), coins[0].secret_key()),
+        btc_signature: signature,
     };
     let chain = participant.inputs.iter().map(|input| {
         let coin = coins.iter().find(|coin| coin.outpoint == input.outpoint()).unwrap();
@@ -360,9 +356,9 @@ fn ioauth_binds_key_to_utxo() {
     assert_eq!(result, Err(MakerFault::KeySignature));
     let stranger = file.signatures.iter().find(|s| s.owner == "taker").unwrap().coin();
     let result = check(&file, "maker1", |answer, _, _| {
-        let text = NaclSecretKey::from_bytes([SESSION_BYTE; 32]).public_key().to_string();
-        answer.auth_key = stranger.public_key();
-        answer.btc_signature = signature::sign(text.as_bytes(), stranger.secret_key());
+        let session = NaclSecretKey::from_bytes([SESSION_BYTE; 32]).public_key();
+        let Authorisation { key, signature } = stranger.authorise(&session);
+        (answer.auth_key, answer.btc_signature) = (key, signature);
     });
     assert_eq!(result, Err(MakerFault::ForeignKey));
 }

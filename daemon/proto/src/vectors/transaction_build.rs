@@ -12,9 +12,8 @@ use crate::nacl_box::NaclSecretKey;
 use crate::nick::Nick;
 use crate::offer::{Offer, OrderType};
 use crate::secp;
-use crate::signature;
 use crate::transaction::fees::sweep_fee_is_acceptable;
-use crate::transaction::signing::{OwnCoin, p2wpkh};
+use crate::transaction::signing::{Authorisation, OwnCoin, p2wpkh};
 use crate::transaction::taker::{
     BuildError, Coinjoin, ForeignCoin, MakerFault, TakerShare, UsedPlaces, VerifiedMaker,
 };
@@ -92,13 +91,13 @@ fn verified(case: &Case, maker: &str, values: &[u64]) -> Result<VerifiedMaker, M
     let coins: Vec<OwnCoin> =
         values.iter().enumerate().map(|(number, value)| coin(maker, number, *value)).collect();
     let session = NaclSecretKey::from_bytes([7; 32]).public_key();
-    let text = session.to_string();
+    let Authorisation { key, signature } = coins[0].authorise(&session);
     let answer = IoAuth {
         utxos: coins.iter().map(|coin| WireUtxo::plain(coin.outpoint)).collect(),
-        auth_key: coins[0].public_key(),
+        auth_key: key,
         cj_address: address(&format!("CJ-{maker}")),
         change_address: address(&format!("CHG-{maker}")),
-        btc_signature: signature::sign(text.as_bytes(), coins[0].secret_key()),
+        btc_signature: signature,
     };
     let chain: Vec<Option<ForeignCoin>> = coins
         .iter()

@@ -1,4 +1,5 @@
-//! What is checked before signing beyond the transaction itself (`spec/roles.md` 4.7, rows 2, 5 and 6).
+//! What the chain says of a transaction before it is signed (`spec/roles.md` 4.7, rows 5 and 6). What the wallet says
+//! of it, the wallet checks when it signs; what we want to earn is checked at the `!fill`.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -7,9 +8,6 @@ use bdk_wallet::bitcoin::{OutPoint, Transaction};
 use joinery_proto::transaction::maker::{MakerRefusal, MakerShare};
 use joinery_proto::transaction::taker::ForeignCoin;
 use joinery_proto::utxo::WireUtxo;
-
-use super::config::MakerConfig;
-use crate::ask::WalletView;
 
 /// Most inputs of others that are looked up: more than any honest coinjoin has.
 const MAX_LOOKED_UP: usize = 200;
@@ -30,26 +28,6 @@ pub(super) struct InputCheck {
     /// Lowest rate that the mempool takes, satoshi per 1000 virtual bytes; `None` while not answered, `Some(None)`
     /// when it is not to be known.
     pub(super) floor: Option<Option<u64>>,
-}
-
-/// Checks what the wallet and the settings say.
-pub(super) fn by_wallet(
-    tx: &Transaction,
-    share: &MakerShare,
-    view: &WalletView,
-    config: &MakerConfig,
-) -> Result<(), MakerRefusal> {
-    let ours: HashSet<OutPoint> = view.coins.iter().map(|coin| coin.outpoint).collect();
-    let session: HashSet<OutPoint> = share.coins.iter().map(|coin| coin.outpoint).collect();
-    let mut inputs = tx.input.iter().map(|input| input.previous_output);
-    if let Some(other) = inputs.find(|input| ours.contains(input) && !session.contains(input)) {
-        return Err(MakerRefusal::OtherCoin(other));
-    }
-    let earning = share.offer.earning(share.amount);
-    if earning < i128::from(config.minimum_profit) {
-        return Err(MakerRefusal::Profit { earning, least: config.minimum_profit });
-    }
-    Ok(())
 }
 
 /// Coins of others to look up; `None` when there are too many to ask for.

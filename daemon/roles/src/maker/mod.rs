@@ -1,7 +1,7 @@
 //! The maker: lends coins to takers for a fee (`spec/roles.md` 4; `spec/protocol.md` 7.3 to 7.6).
 //!
-//! [`Maker`] opens no sockets, reads no clock and holds no keys of the wallet longer than a session. It is told what
-//! the channel heard, what the wallet is and what became of its questions; it says what to send, announce and ask.
+//! [`Maker`] opens no sockets, reads no clock and has no keys of the wallet, which signs for it. It is told what the channel
+//! heard, what the wallet is and what became of its questions; it says what to send, announce and ask.
 //!
 //! # Rules for drivers
 //!

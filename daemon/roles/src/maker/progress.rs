@@ -1,17 +1,17 @@
 //! What a conversation asks of the wallet and the chain, step by step (`spec/roles.md` 4.5 to 4.7, 4.10).
 //!
-//! Taker's coin; round in the journal, coins held, keys and addresses, all at once; that they are told, `!ioauth`; then for each
-//! transaction the values of its inputs, that it is signed, `!sig`. A session that is gone meanwhile leaves nothing
-//! open: what comes back for it is ended or forgotten.
+//! Taker's coin; round in the journal, coins held and addresses, all at once; that they are told and the proof that they
+//! are ours, `!ioauth`; then for each transaction the values of its inputs, that it is signed and the signatures, `!sig`.
+//! The wallet proves and signs: no key of a coin comes here. A session that is gone meanwhile leaves nothing open: what
+//! comes back for it is ended or forgotten.
 
 use std::time::Duration;
 
-use bdk_wallet::bitcoin::consensus::encode;
 use joinery_proto::conversation::maker::MakerOutput;
 use joinery_proto::conversation::{Ended, Fact};
 use joinery_proto::podle::Revelation;
-use joinery_wallet::round::{RoundBegin, RoundEvent, RoundRole};
-use joinery_wallet::service::RoundAccounts;
+use joinery_proto::transaction::fees::Agreement;
+use joinery_wallet::service::{MakerRound, RoundAccounts, RoundOutputs};
 
 use super::check::{self, InputCheck};
 use super::coins;
@@ -109,30 +109,27 @@ impl Sessions {
             .flatten();
         let Some(chosen) = chosen else {
             session.plan = None;
-            let outputs = session.machine.coins_chosen(None, env.desk.bytes());
+            let outputs = session.machine.coins_chosen(None);
             self.act(id, outputs, env);
             return;
         };
         // The same taker with the same commitment is told what it was to be told before.
         let spare = self.spare.get(&(session.nick, session.fill.commitment));
         let spare = spare.filter(|spare| spare.mixdepth == chosen.mixdepth);
-        session.cj = spare.map(|spare| spare.cj.clone());
-        session.change = spare.map(|spare| spare.change.clone());
-        let accounts = RoundAccounts { equal: chosen.next, change: chosen.mixdepth };
-        let begin = RoundBegin {
-            role: RoundRole::Maker,
+        let outputs = spare.map_or(
+            RoundOutputs::Fresh(RoundAccounts { equal: chosen.next, change: chosen.mixdepth }),
+            |spare| RoundOutputs::Known { equal: spare.cj.clone(), change: spare.change.clone() },
+        );
+        let round = MakerRound {
             time: env.time(),
-            mixdepth: chosen.mixdepth.0,
-            amount: session.fill.amount,
-            counterparties: 1,
-            destination: String::new(),
+            mixdepth: chosen.mixdepth,
             nick: env.config.nick.to_string(),
+            taker: session.nick.to_string(),
+            agreement: Agreement::of(&session.offer, session.fill.amount),
+            coins: chosen.outpoints.clone(),
+            outputs,
         };
-        let question = Question::Open {
-            begin: Box::new(begin),
-            outpoints: chosen.outpoints.clone(),
-            accounts: spare.is_none().then_some(accounts),
-        };
+        let question = Question::Open(Box::new(round));
         session.plan = Some(chosen);
         session.opening = true;
         env.desk.ask(Purpose::Session(id, Step::Open), question);
@@ -141,12 +138,15 @@ impl Sessions {
     fn persist(&mut self, id: SessionId, fact: Fact, env: &mut Env<'_>) {
         let Some(session) = self.all.get_mut(&id) else { return };
         match fact {
-            Fact::CoinsRevealed { scripts, commitment, .. } => {
+            Fact::CoinsRevealed { outpoints, commitment, .. } => {
                 let Some(round) = session.round else { return };
+                let (Some(session_key), Some(coin)) =
+                    (session.machine.session_key(), outpoints.first().copied())
+                else {
+                    return;
+                };
                 session.revealing = true;
-                let commitment = *commitment.as_bytes();
-                let event = Box::new(RoundEvent::Revealed { scripts, commitment });
-                let question = Question::Record { round, event };
+                let question = Question::Reveal { round, commitment, session: session_key, coin };
                 env.desk.ask(Purpose::Session(id, Step::Reveal), question);
             }
             Fact::Signed { .. } => self.check(id, env),
@@ -154,15 +154,10 @@ impl Sessions {
         }
     }
 
-    /// Checks the agreed transaction against the wallet, and begins to ask the chain for its inputs.
+    /// Begins to ask the chain for the inputs of the agreed transaction.
     fn check(&mut self, id: SessionId, env: &mut Env<'_>) {
         let Some(session) = self.all.get_mut(&id) else { return };
         let Some((tx, share)) = session.machine.agreed() else { return };
-        if let Err(refusal) = check::by_wallet(tx, share, env.view, env.config) {
-            let outputs = session.machine.refuse_transaction(refusal);
-            self.act(id, outputs, env);
-            return;
-        }
         let Some(foreign) = check::foreign_inputs(tx, share) else {
             self.sign(id, env);
             return;
@@ -205,18 +200,13 @@ impl Sessions {
         }
     }
 
-    /// Makes durable that the agreed transaction is signed.
+    /// Has the agreed transaction signed.
     fn sign(&mut self, id: SessionId, env: &mut Env<'_>) {
         let Some(session) = self.all.get_mut(&id) else { return };
         let Some(round) = session.round else { return };
-        let Some((tx, share)) = session.machine.agreed() else { return };
-        let event = RoundEvent::Signed {
-            txid: tx.compute_txid(),
-            raw: encode::serialize(tx),
-            sums: session.sums(share),
-            time: env.time(),
-        };
-        let question = Question::Record { round, event: Box::new(event) };
+        let Some((tx, _)) = session.machine.agreed() else { return };
+        let question =
+            Question::Sign { round, transaction: Box::new(tx.clone()), time: env.time() };
         env.desk.ask(Purpose::Session(id, Step::Sign), question);
     }
 
@@ -246,23 +236,25 @@ impl Sessions {
             (Step::Open, Answer::Opened(Ok(opened))) => {
                 session.round = Some(opened.id);
                 session.coins = Some(opened.coins);
-                if let Some((cj, change)) = opened.addresses {
-                    session.cj = Some(cj);
-                    session.change = Some(change);
-                }
+                session.cj = Some(opened.equal);
+                session.change = Some(opened.change);
                 self.chosen(id, env);
             }
             (Step::Open, Answer::Opened(Err(AskError::Unusable(coin)))) => {
                 session.refused.insert(coin);
                 self.choose(id, env);
             }
-            (Step::Reveal, Answer::Recorded(Ok(()))) => {
+            (Step::Reveal, Answer::Revealed(Ok(authorisation))) => {
                 session.revealing = false;
-                let desk = &mut *env.desk;
-                let outputs = session.machine.durable(env.blacklist, || desk.bytes());
+                let nonce = env.desk.bytes();
+                let outputs = session.machine.revealed(authorisation, env.blacklist, nonce);
                 self.act(id, outputs, env);
             }
-            (Step::Sign, Answer::Recorded(Ok(()))) => {
+            (Step::Sign, Answer::Signed(Err(AskError::Refused(refusal)))) => {
+                let outputs = session.machine.refuse_transaction(refusal);
+                self.act(id, outputs, env);
+            }
+            (Step::Sign, Answer::Signed(Ok(signatures))) => {
                 let txid = session.machine.agreed().map(|(tx, _)| tx.compute_txid());
                 session.signed = session.signed.saturating_add(1);
                 self.signed = self.signed.saturating_add(1);
@@ -271,7 +263,7 @@ impl Sessions {
                 }
                 let Some(session) = self.all.get_mut(&id) else { return };
                 let desk = &mut *env.desk;
-                let outputs = session.machine.durable(env.blacklist, || desk.bytes());
+                let outputs = session.machine.signed(&signatures, || desk.bytes());
                 self.act(id, outputs, env);
             }
             (Step::Inputs, Answer::Found(found)) => {
@@ -332,7 +324,7 @@ impl Sessions {
         let Some(session) = self.all.get_mut(&id) else { return };
         match session.take_choice() {
             Some(choice) => {
-                let outputs = session.machine.coins_chosen(Some(choice), env.desk.bytes());
+                let outputs = session.machine.coins_chosen(Some(choice));
                 self.act(id, outputs, env);
             }
             None => self.close(id, &Cause::Wallet, env),
@@ -349,16 +341,19 @@ impl Sessions {
     fn too_late(&mut self, id: SessionId, answer: Answer, env: &mut Env<'_>) {
         match answer {
             Answer::Opened(Ok(opened)) => {
-                if let Some((nick, commitment, mixdepth)) = self.late.get(&id).copied()
-                    && let Some((cj, change)) = opened.addresses
-                {
+                if let Some((nick, commitment, mixdepth)) = self.late.get(&id).copied() {
+                    let (cj, change) = (opened.equal, opened.change);
                     self.spare.insert((nick, commitment), Addresses { mixdepth, cj, change });
                 }
                 self.end_round(id, opened.id, &Cause::Gone, env);
             }
-            // A coin that was taken meanwhile is nobody's failure.
-            Answer::Opened(Err(AskError::Unusable(_))) => {}
-            Answer::Opened(Err(error)) | Answer::Recorded(Err(error)) => env.fail(error),
+            // A coin that was taken meanwhile, and a transaction that is not good, are no failures of ours.
+            Answer::Opened(Err(AskError::Unusable(_)))
+            | Answer::Signed(Err(AskError::Refused(_))) => {}
+            Answer::Opened(Err(error))
+            | Answer::Revealed(Err(error))
+            | Answer::Signed(Err(error))
+            | Answer::Recorded(Err(error)) => env.fail(error),
             _ => {}
         }
         self.ask_look_ups(env);
@@ -444,6 +439,8 @@ fn error_of(answer: Answer) -> AskError {
     let error = match answer {
         Answer::Begun(answer) => answer.err(),
         Answer::Opened(answer) => answer.err(),
+        Answer::Revealed(answer) => answer.err(),
+        Answer::Signed(answer) => answer.err(),
         Answer::Reserved(answer) | Answer::Recorded(answer) => answer.err(),
         Answer::Address(answer) => answer.err(),
         Answer::Coins(answer) => answer.err(),

@@ -9,10 +9,11 @@ use joinery_proto::conversation::maker::{MakerChoice, MakerSession};
 use joinery_proto::message::Fill;
 use joinery_proto::nick::Nick;
 use joinery_proto::offer::Offer;
+use joinery_proto::transaction::fees::Agreement;
 use joinery_proto::transaction::maker::MakerShare;
-use joinery_proto::transaction::signing::OwnCoin;
+use joinery_proto::transaction::signing::LentCoin;
 use joinery_proto::utxo::WireUtxo;
-use joinery_wallet::round::{RoundId, RoundSums};
+use joinery_wallet::round::RoundId;
 use joinery_wallet::types::Mixdepth;
 
 use super::check::InputCheck;
@@ -28,15 +29,15 @@ pub(super) struct SessionId(pub(super) u64);
 pub(super) enum Step {
     /// The taker's coin.
     LookUp,
-    /// A round in the journal, our coins held, their keys, and addresses.
+    /// A round in the journal, our coins held, and addresses.
     Open,
-    /// That our coins are told.
+    /// That our coins are told, and the proof that they are ours.
     Reveal,
     /// Values of the inputs of the taker's transaction.
     Inputs,
     /// What the mempool takes.
     FeeRate,
-    /// That a transaction is signed.
+    /// That a transaction is signed, and the signatures.
     Sign,
     /// The end of the round.
     End,
@@ -86,7 +87,7 @@ pub(super) struct Session {
     pub(super) plan: Option<Chosen>,
     /// Coins that the wallet would not hold.
     pub(super) refused: HashSet<OutPoint>,
-    pub(super) coins: Option<Vec<OwnCoin>>,
+    pub(super) coins: Option<Vec<LentCoin>>,
     pub(super) cj: Option<Address>,
     pub(super) change: Option<Address>,
     /// That our coins are told is being made durable.
@@ -111,8 +112,7 @@ impl Session {
             return None;
         }
         let share = MakerShare {
-            offer: self.offer,
-            amount: self.fill.amount,
+            agreement: Agreement::of(&self.offer, self.fill.amount),
             coins,
             cj_script: cj.script_pubkey(),
             change_script: change.script_pubkey(),
@@ -133,20 +133,6 @@ impl Session {
     /// Coins that this session holds or is about to.
     pub(super) fn outpoints(&self) -> impl Iterator<Item = OutPoint> {
         self.plan.iter().flat_map(|plan| plan.outpoints.iter().copied())
-    }
-
-    /// What a transaction comes to for us.
-    pub(super) fn sums(&self, share: &MakerShare) -> RoundSums {
-        let earning = self.offer.earning(self.fill.amount);
-        RoundSums {
-            amount: self.fill.amount,
-            counterparties: vec![self.nick.to_string()],
-            input_count: u32::try_from(share.coins.len()).unwrap_or(u32::MAX),
-            input_value: share.input_value(),
-            coinjoin_fee: self.offer.cj_fee.of(self.fill.amount),
-            miner_fee: self.offer.tx_fee,
-            cost: i64::try_from(earning).unwrap_or_default().saturating_neg(),
-        }
     }
 }
 
@@ -189,7 +175,6 @@ impl Cause {
             Self::Conversation(Ended::TransactionRefused(_) | Ended::Unreadable(_)) => {
                 "The taker's transaction was not what was agreed."
             }
-            Self::Conversation(Ended::Signing(_)) => "Our own signing failed; nothing was sent.",
             Self::Conversation(Ended::Stopped) => "The maker was stopped.",
             Self::Conversation(_) => "The conversation ended.",
             Self::Unreachable => "The Electrum server could not be asked.",

@@ -198,6 +198,7 @@ impl Attempt {
                 Destination::Address(address) => address.to_string(),
             },
             nick: ctx.setup.nick.to_string(),
+            agreed: None,
         };
         self.slots = makers.iter().map(|maker| Slot::new(maker.nick, maker.offer)).collect();
         self.opening = Some(Opening::new(commitment));
@@ -451,7 +452,7 @@ pub(super) fn failure(error: &AskError) -> Verdict {
         AskError::Storage(_) => Reason::Storage,
         AskError::Unreachable(_) => Reason::ChainUnreachable,
         AskError::AbsurdFee(_) => Reason::AbsurdFee,
-        AskError::Internal(_) => Reason::Internal,
+        AskError::Refused(_) | AskError::Internal(_) => Reason::Internal,
     };
     Verdict::new(reason, error.to_string())
 }

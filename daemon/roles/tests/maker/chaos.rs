@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bdk_wallet::bitcoin::OutPoint;
 use joinery_proto::private_message::{ONION_HOSTID, PrivateWord};
+use joinery_proto::transaction::maker::MakerRefusal;
 use joinery_roles::ask::{Answer, AskError, AttemptFeeRate, QuestionId, SendResult, WalletView};
 use joinery_roles::event::{ChannelEvent, DirectoryId, LinkId, Source};
 use joinery_roles::maker::MakerEnd;
@@ -13,7 +14,7 @@ use crate::stage::{DIRECTORY, FakeTaker, Left, Stage, secs};
 
 /// An answer to some other question.
 fn foreign_answer(kind: u8) -> Answer {
-    match kind % 10 {
+    match kind % 12 {
         0 => Answer::Begun(Err(AskError::Internal(String::new()))),
         1 => Answer::Opened(Err(AskError::Unusable(OutPoint::null()))),
         2 => Answer::Coins(Ok(Vec::new())),
@@ -23,6 +24,8 @@ fn foreign_answer(kind: u8) -> Answer {
         6 => Answer::Broadcast(Ok(SendResult::Unknown)),
         7 => Answer::Found(Err(AskError::Unreachable(String::new()))),
         8 => Answer::Address(Err(AskError::Internal(String::new()))),
+        9 => Answer::Signed(Err(AskError::Refused(MakerRefusal::Supply))),
+        10 => Answer::Revealed(Err(AskError::Internal(String::new()))),
         _ => Answer::Certified(Err(AskError::Internal(String::new()))),
     }
 }

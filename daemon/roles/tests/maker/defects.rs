@@ -151,10 +151,11 @@ fn cj_and_change_distinct() {
 #[test]
 fn session_state_always_settles() {
     // Whatever is never answered: the conversation ends, and so does the maker when it is stopped.
-    let kinds: [fn(&joinery_roles::ask::Question) -> bool; 4] = [
+    let kinds: [fn(&joinery_roles::ask::Question) -> bool; 5] = [
         |q| matches!(q, joinery_roles::ask::Question::LookUp(_)),
-        |q| matches!(q, joinery_roles::ask::Question::Open { .. }),
-        |q| matches!(q, joinery_roles::ask::Question::Record { .. }),
+        |q| matches!(q, joinery_roles::ask::Question::Open(_)),
+        |q| matches!(q, joinery_roles::ask::Question::Reveal { .. }),
+        |q| matches!(q, joinery_roles::ask::Question::Sign { .. }),
         |q| matches!(q, joinery_roles::ask::Question::End { .. }),
     ];
     for slow in kinds {
@@ -162,7 +163,12 @@ fn session_state_always_settles() {
         let mut taker = FakeTaker::new(&mut stage, 1);
         taker.fill(&mut stage);
         stage.slow = slow;
+        let offer = stage.offers()[0];
         taker.auth(&mut stage);
+        if taker.io.is_some() {
+            let tx = taker.transaction(&stage, &offer);
+            taker.show(&mut stage, &tx);
+        }
         stage.pass(secs(300));
         assert_eq!(stage.state.as_ref().unwrap().sessions_open, 0);
         stage.maker.stop(stage.now);

@@ -483,7 +483,7 @@ fn utxo_lease_exclusive() {
     // Two takers at once on a maker with two accounts: different coins; the third gets none.
     let mut stage = Stage::new(&[(1, 3_000_000), (3, 3_100_000)]);
     let mut takers: Vec<FakeTaker> = (0..3).map(|n| FakeTaker::new(&mut stage, n)).collect();
-    stage.slow = |question| matches!(question, Question::Open { .. });
+    stage.slow = |question| matches!(question, Question::Open(_));
     for taker in &mut takers {
         taker.fill(&mut stage);
         taker.auth(&mut stage);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bdk_wallet::bitcoin::absolute::LockTime;
+use bdk_wallet::bitcoin::consensus::encode::serialize;
 use bdk_wallet::bitcoin::hashes::Hash;
 use bdk_wallet::bitcoin::secp256k1::SecretKey;
 use bdk_wallet::bitcoin::transaction::Version;
@@ -20,6 +21,7 @@ use joinery_proto::nick::Nick;
 use joinery_proto::offer::{Offer, OfferId, OrderType};
 use joinery_proto::podle::{Commitment, Proof, Revelation};
 use joinery_proto::private_message::{NickKey, ONION_HOSTID, PrivateWord};
+use joinery_proto::transaction::maker::MakerRefusal;
 use joinery_proto::transaction::signing::OwnCoin;
 use joinery_proto::transaction::taker::ForeignCoin;
 use joinery_proto::utxo::WireUtxo;
@@ -30,7 +32,7 @@ use joinery_roles::ask::{
 use joinery_roles::event::{ChannelEvent, DirectoryId, Source};
 use joinery_roles::maker::{Maker, MakerConfig, MakerEnd, MakerState, MakerTerms, Output};
 use joinery_wallet::round::{Round, RoundEvent, RoundId};
-use joinery_wallet::service::OpenedRound;
+use joinery_wallet::service::{OpenedRound, RoundOutputs};
 use joinery_wallet::snapshot::CoinKind;
 use joinery_wallet::types::Mixdepth;
 
@@ -197,6 +199,15 @@ impl FakeWallet {
         self.coins.iter().find(|coin| coin.outpoint == *outpoint)
     }
 
+    fn keyed(&self, outpoint: &OutPoint) -> OwnCoin {
+        let coin = self.own(outpoint).unwrap();
+        OwnCoin::new(coin.outpoint, coin.value, coin.key)
+    }
+
+    fn round(&self, id: RoundId) -> Round {
+        self.rounds().into_iter().find(|round| round.id == id).unwrap()
+    }
+
     fn address(&mut self, mixdepth: u8) -> Address {
         self.next_address += 1;
         let coin = OwnCoin::new(OutPoint::null(), 0, key(0xad, self.next_address));
@@ -208,12 +219,9 @@ impl FakeWallet {
 
     pub(crate) fn answer(&mut self, question: Question) -> Answer {
         let kind = match &question {
-            Question::Open { .. } => "open",
-            Question::Record { event, .. } => match **event {
-                RoundEvent::Revealed { .. } => "revealed",
-                RoundEvent::Signed { .. } => "signed",
-                _ => "record",
-            },
+            Question::Open(_) => "open",
+            Question::Reveal { .. } => "revealed",
+            Question::Sign { .. } => "signed",
             Question::End { .. } => "end",
             Question::LookUp(_) => "look up",
             Question::FeeRate => "fee rate",
@@ -225,10 +233,12 @@ impl FakeWallet {
         self.asked.push(kind);
         if let Some(error) = self.broken.clone() {
             let broken = match &question {
-                Question::Open { .. } => Some(Answer::Opened(Err(error))),
-                Question::Record { .. }
-                | Question::End { .. }
-                | Question::RememberCommitment(_) => Some(Answer::Recorded(Err(error))),
+                Question::Open(_) => Some(Answer::Opened(Err(error))),
+                Question::Reveal { .. } => Some(Answer::Revealed(Err(error))),
+                Question::Sign { .. } => Some(Answer::Signed(Err(error))),
+                Question::End { .. } | Question::RememberCommitment(_) => {
+                    Some(Answer::Recorded(Err(error)))
+                }
                 _ => None,
             };
             if let Some(broken) = broken {
@@ -236,7 +246,7 @@ impl FakeWallet {
             }
         }
         match question {
-            Question::Open { begin, outpoints, accounts } => {
+            Question::Open(asked) => {
                 let held = self.held();
                 let free = |outpoint: &OutPoint| {
                     let ours = self.own(outpoint);
@@ -244,25 +254,54 @@ impl FakeWallet {
                         && !held.contains(outpoint)
                         && !self.unusable.contains(outpoint)
                 };
-                if let Some(bad) = outpoints.iter().find(|outpoint| !free(outpoint)) {
+                if let Some(bad) = asked.coins.iter().find(|outpoint| !free(outpoint)) {
                     return Answer::Opened(Err(AskError::Unusable(*bad)));
                 }
-                let coins = outpoints.iter().map(|outpoint| {
-                    let coin = self.own(outpoint).unwrap();
-                    OwnCoin::new(coin.outpoint, coin.value, coin.key)
-                });
+                let coins = asked.coins.iter().map(|outpoint| self.keyed(outpoint).lent());
                 let coins = coins.collect();
+                let (equal, change) = match &asked.outputs {
+                    RoundOutputs::Known { equal, change } => (equal.clone(), change.clone()),
+                    RoundOutputs::Fresh(accounts) => {
+                        (self.address(accounts.equal.0), self.address(accounts.change.0))
+                    }
+                };
                 let id = RoundId(u64::try_from(self.journal.len()).unwrap() + 1);
-                let events = vec![RoundEvent::Begun(*begin), RoundEvent::Reserved { outpoints }];
+                let outpoints = asked.coins.clone();
+                let begin = asked.begin(&equal, &change);
+                let events = vec![RoundEvent::Begun(begin), RoundEvent::Reserved { outpoints }];
                 self.journal.insert(id, events);
-                let addresses = accounts.map(|accounts| {
-                    (self.address(accounts.equal.0), self.address(accounts.change.0))
-                });
-                Answer::Opened(Ok(OpenedRound { id, coins, addresses }))
+                Answer::Opened(Ok(OpenedRound { id, coins, equal, change }))
             }
-            Question::Record { round, event } => {
-                self.journal.get_mut(&round).unwrap().push(*event);
-                Answer::Recorded(Ok(()))
+            Question::Reveal { round, commitment, session, coin } => {
+                let known = self.round(round);
+                assert!(known.coins.contains(&coin));
+                let agreed = known.begin.agreed.unwrap();
+                let (scripts, commitment) =
+                    (vec![agreed.equal, agreed.change], *commitment.as_bytes());
+                let event = RoundEvent::Revealed { scripts, commitment };
+                self.journal.get_mut(&round).unwrap().push(event);
+                Answer::Revealed(Ok(self.keyed(&coin).authorise(&session)))
+            }
+            Question::Sign { round: id, transaction, time } => {
+                let round = self.round(id);
+                let keys: Vec<OwnCoin> = round.coins.iter().map(|coin| self.keyed(coin)).collect();
+                let mut inputs = transaction.input.iter().map(|input| input.previous_output);
+                let other =
+                    |input: &OutPoint| !round.coins.contains(input) && self.own(input).is_some();
+                let other = inputs.find(other);
+                if let Some(other) = other {
+                    return Answer::Signed(Err(AskError::Refused(MakerRefusal::OtherCoin(other))));
+                }
+                let share = round.share(keys.iter().map(OwnCoin::lent).collect()).unwrap();
+                let signed = share.verify(*transaction, Some(self.height)).map(|verified| {
+                    let tx = verified.transaction();
+                    let txid = tx.compute_txid();
+                    let (raw, sums) = (serialize(tx), round.sums_of(&share));
+                    let event = RoundEvent::Signed { txid, raw, sums, time };
+                    self.journal.get_mut(&id).unwrap().push(event);
+                    verified.sign(&keys).unwrap()
+                });
+                Answer::Signed(signed.map_err(AskError::Refused))
             }
             Question::End { round, end } => {
                 let events = self.journal.get_mut(&round).unwrap();

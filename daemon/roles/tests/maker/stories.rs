@@ -801,8 +801,8 @@ fn stop_without_sessions_is_at_once_and_with_a_silent_taker_in_thirty_seconds() 
 fn nothing_leaves_when_the_journal_fails_and_the_maker_ends() {
     type IsStep = fn(&joinery_roles::ask::Question) -> bool;
     let steps: [IsStep; 2] = [
-        |question| matches!(question, joinery_roles::ask::Question::Open { .. }),
-        |question| matches!(question, joinery_roles::ask::Question::Record { .. }),
+        |question| matches!(question, joinery_roles::ask::Question::Open(_)),
+        |question| matches!(question, joinery_roles::ask::Question::Reveal { .. }),
     ];
     for step in steps {
         let mut stage = stage();
@@ -840,8 +840,8 @@ fn answer_that_comes_after_the_session_leaves_nothing_open() {
         let mut taker = FakeTaker::new(&mut stage, 1);
         taker.fill(&mut stage);
         stage.slow = match kind {
-            "open" => |q| matches!(q, joinery_roles::ask::Question::Open { .. }),
-            _ => |q| matches!(q, joinery_roles::ask::Question::Record { .. }),
+            "open" => |q| matches!(q, joinery_roles::ask::Question::Open(_)),
+            _ => |q| matches!(q, joinery_roles::ask::Question::Reveal { .. }),
         };
         taker.auth(&mut stage);
         assert_eq!(stage.waiting.len(), 1);
@@ -874,7 +874,7 @@ fn same_taker_with_the_same_commitment_gets_the_same_addresses() {
     let mut stage = stage();
     let mut taker = FakeTaker::new(&mut stage, 1);
     taker.fill(&mut stage);
-    stage.slow = |question| matches!(question, joinery_roles::ask::Question::Open { .. });
+    stage.slow = |question| matches!(question, joinery_roles::ask::Question::Open(_));
     taker.auth(&mut stage);
     stage.pass(secs(301));
     stage.slow = |_| false;

@@ -12,6 +12,7 @@ use joinery_proto::offer::{Offer, OrderType};
 use joinery_proto::podle::{Commitment, Revelation};
 use joinery_proto::private_message::{NickKey, PrivateWord};
 use joinery_proto::signature;
+use joinery_proto::transaction::fees::Agreement;
 use joinery_proto::transaction::maker::MakerShare;
 use joinery_proto::transaction::signing::OwnCoin;
 use joinery_proto::utxo::WireUtxo;
@@ -276,9 +277,8 @@ impl FakeMaker {
             btc_signature: signature::sign(session.public.as_bytes(), &signer),
         };
         session.share = Some(MakerShare {
-            offer: self.offer,
-            amount: session.amount,
-            coins: self.coins.clone(),
+            agreement: Agreement::of(&self.offer, session.amount),
+            coins: self.coins.iter().map(OwnCoin::lent).collect(),
             cj_script,
             change_script,
         });
@@ -307,7 +307,7 @@ impl FakeMaker {
         self.shown.push(tx.clone());
         let verified = share.verify(tx, Some(chain.height)).expect("takers pay what was agreed");
         session.signed += 1;
-        let mut signatures = verified.sign().unwrap();
+        let mut signatures = verified.sign(&self.coins).unwrap();
         if self.behaviour == Behaviour::BadSignatures {
             signatures = (0..3).map(|_| broken(&signatures[0])).collect();
         }

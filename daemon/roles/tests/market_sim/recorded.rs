@@ -18,6 +18,7 @@ use joinery_proto::nick::Nick;
 use joinery_proto::offer::{Offer, OrderType};
 use joinery_proto::podle::Revelation;
 use joinery_proto::private_message::{NickKey, PrivateWord};
+use joinery_proto::transaction::fees::Agreement;
 use joinery_proto::transaction::maker::MakerShare;
 use joinery_proto::transaction::signing::OwnCoin;
 use joinery_roles::event::{ChannelEvent, DirectoryId, Source};
@@ -47,7 +48,7 @@ struct Maker {
     /// Answer to `!auth`.
     error: Option<String>,
     fill: Option<Fill>,
-    share: Option<MakerShare>,
+    share: Option<(MakerShare, Vec<OwnCoin>)>,
 }
 
 struct Recording {
@@ -180,7 +181,7 @@ impl Maker {
                 }
             }
             (PrivateWord::Tx, Some(io)) => {
-                let share = self.share.get_or_insert_with(|| {
+                let (share, own) = self.share.get_or_insert_with(|| {
                     let keys = MasterKey::from_entropy(
                         &self.entropy,
                         None,
@@ -193,16 +194,17 @@ impl Maker {
                         let (value, script) = &coins[&utxo.outpoint];
                         OwnCoin::new(utxo.outpoint, *value, key_of(&keys, script))
                     });
-                    MakerShare {
-                        offer: self.offer.unwrap(),
-                        amount: fill.amount,
-                        coins: coins.collect(),
+                    let own: Vec<OwnCoin> = coins.collect();
+                    let share = MakerShare {
+                        agreement: Agreement::of(&self.offer.unwrap(), fill.amount),
+                        coins: own.iter().map(OwnCoin::lent).collect(),
                         cj_script: script(&io.cj_address),
                         change_script: script(&io.change_address),
-                    }
+                    };
+                    (share, own)
                 });
                 let tx = parse_tx(&opened).unwrap();
-                let signatures = share.verify(tx, Some(2_000)).unwrap().sign().unwrap();
+                let signatures = share.verify(tx, Some(2_000)).unwrap().sign(own).unwrap();
                 let sealed = (1..).zip(&signatures).map(|(nonce, signature)| {
                     (PrivateWord::Sig, shared.seal([nonce; 24], &signature.to_string()))
                 });
@@ -300,7 +302,7 @@ fn recorded_makers_of_both_implementations_complete_our_coinjoin() {
         // Every maker got exactly what it asked for.
         let tx = &chain.transactions[&outcome.txid.unwrap()];
         for maker in makers.values() {
-            let share = maker.share.as_ref().unwrap();
+            let (share, _) = maker.share.as_ref().unwrap();
             let paid: u64 = tx
                 .output
                 .iter()
@@ -308,7 +310,7 @@ fn recorded_makers_of_both_implementations_complete_our_coinjoin() {
                 .map(|output| output.value.to_sat())
                 .sum();
             let earned = i128::from(paid) - i128::from(share.input_value());
-            assert_eq!(earned, share.offer.earning(share.amount), "{name}");
+            assert_eq!(earned, share.agreement.earning(), "{name}");
         }
     }
 }

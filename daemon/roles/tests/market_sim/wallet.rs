@@ -6,12 +6,13 @@ use joinery_proto::bitcoin::consensus::encode;
 use joinery_proto::bitcoin::hashes::{Hash, sha256};
 use joinery_proto::bitcoin::secp256k1::SecretKey;
 use joinery_proto::bitcoin::{Address, Network, OutPoint, ScriptBuf, Transaction, Txid};
+use joinery_proto::message::InputSignature;
 use joinery_proto::transaction::signing::{OwnCoin, p2wpkh};
 use joinery_roles::ask::{
     Answer, AskError, AttemptFeeRate, Question, SendResult, WalletCoin, WalletView,
 };
 use joinery_wallet::round::{Round, RoundEnd, RoundEvent, RoundId, RoundSums};
-use joinery_wallet::service::OpenedRound;
+use joinery_wallet::service::{OpenedRound, RoundOutputs};
 use joinery_wallet::snapshot::CoinKind;
 use joinery_wallet::types::Mixdepth;
 use rand::Rng;
@@ -190,20 +191,35 @@ impl FakeWallet {
             Question::Reserve { round, outpoints } => {
                 Answer::Reserved(self.reserve(round, outpoints, chain))
             }
-            Question::Open { begin, outpoints, accounts } => {
-                if let Some(outpoint) = self.not_free(&outpoints, chain) {
+            Question::Open(asked) => {
+                if let Some(outpoint) = self.not_free(&asked.coins, chain) {
                     return Answer::Opened(Err(AskError::Unusable(outpoint)));
                 }
+                let (equal, change) = match &asked.outputs {
+                    RoundOutputs::Known { equal, change } => (equal.clone(), change.clone()),
+                    RoundOutputs::Fresh(accounts) => {
+                        (self.address(accounts.equal.0), self.address(accounts.change.0))
+                    }
+                };
                 let id = RoundId(self.rounds.len() as u64 + 1);
-                self.rounds.insert(id, Round::new(id, *begin));
-                if let Err(error) = self.reserve(id, outpoints.clone(), chain) {
+                self.rounds.insert(id, Round::new(id, asked.begin(&equal, &change)));
+                if let Err(error) = self.reserve(id, asked.coins.clone(), chain) {
                     return Answer::Opened(Err(error));
                 }
-                let coins = self.coins(id, &outpoints, chain);
-                let addresses = accounts.map(|accounts| {
-                    (self.address(accounts.equal.0), self.address(accounts.change.0))
-                });
-                Answer::Opened(Ok(OpenedRound { id, coins, addresses }))
+                let coins = self.coins(id, &asked.coins, chain);
+                let coins = coins.iter().map(OwnCoin::lent).collect();
+                Answer::Opened(Ok(OpenedRound { id, coins, equal, change }))
+            }
+            Question::Reveal { round, commitment, session, coin } => {
+                let agreed = self.rounds[&round].begin.agreed.clone().unwrap();
+                let (scripts, commitment) =
+                    (vec![agreed.equal, agreed.change], *commitment.as_bytes());
+                let recorded = self.record(round, RoundEvent::Revealed { scripts, commitment });
+                let proof = self.coins(round, &[coin], chain)[0].authorise(&session);
+                Answer::Revealed(recorded.map(|()| proof))
+            }
+            Question::Sign { round, transaction, time } => {
+                Answer::Signed(self.sign(round, *transaction, time, chain))
             }
             Question::Address { mixdepth } => Answer::Address(Ok(self.address(mixdepth.0))),
             Question::Coins { round, outpoints } => {
@@ -259,6 +275,25 @@ impl FakeWallet {
             Question::RememberCommitment(_) => Answer::Recorded(Ok(())),
             question => panic!("nobody answers {question:?}"),
         }
+    }
+
+    /// A maker's transaction.
+    fn sign(
+        &mut self,
+        id: RoundId,
+        tx: Transaction,
+        time: u64,
+        chain: &Chain,
+    ) -> Result<Vec<InputSignature>, AskError> {
+        let round = self.rounds[&id].clone();
+        let keys = self.coins(id, &round.coins, chain);
+        let share = round.share(keys.iter().map(OwnCoin::lent).collect()).unwrap();
+        let verified = share.verify(tx, Some(chain.height)).map_err(AskError::Refused)?;
+        let tx = verified.transaction();
+        let (txid, raw) = (tx.compute_txid(), encode::serialize(tx));
+        let sums = round.sums_of(&share);
+        self.record(id, RoundEvent::Signed { txid, raw, sums, time })?;
+        Ok(verified.sign(&keys).unwrap())
     }
 
     fn keep(&mut self, round: RoundId, tx: &Transaction, sums: RoundSums) -> Result<(), AskError> {

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use bdk_wallet::bitcoin::secp256k1::PublicKey;
 use bdk_wallet::bitcoin::{Address, OutPoint, Transaction, Txid};
-use joinery_proto::transaction::signing::OwnCoin;
+use joinery_proto::message::InputSignature;
+use joinery_proto::nacl_box::NaclPublicKey;
+use joinery_proto::transaction::signing::{Authorisation, OwnCoin};
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 
 use super::state::now;
 use super::{
-    BondCertificate, OpenedRound, RoundAccounts, RoundError, SendError, SendRequest, ServiceError,
+    BondCertificate, MakerRound, OpenedRound, RoundError, SendError, SendRequest, ServiceError,
 };
 use crate::directory::{ChangePasswordError, SealError, SealingKey};
 use crate::round::{RoundBegin, RoundEnd, RoundEvent, RoundId, RoundSums};
@@ -150,12 +152,23 @@ pub(super) enum Command {
         begin: Box<RoundBegin>,
         reply: Reply<BegunRound<RoundId>, RoundError>,
     },
-    /// Begins a round, holds coins and hands out addresses for it, all in one step.
+    /// Begins a maker's round, holds coins and hands out addresses for it, all in one step.
     OpenRound {
-        begin: Box<RoundBegin>,
-        outpoints: Vec<OutPoint>,
-        accounts: Option<RoundAccounts>,
+        round: Box<MakerRound>,
         reply: Reply<BegunRound<OpenedRound>, RoundError>,
+    },
+    RevealRound {
+        round: RoundId,
+        commitment: [u8; 32],
+        session: NaclPublicKey,
+        coin: OutPoint,
+        reply: Reply<Authorisation, RoundError>,
+    },
+    SignRound {
+        round: RoundId,
+        transaction: Box<Transaction>,
+        time: u64,
+        reply: Reply<Vec<InputSignature>, RoundError>,
     },
     Reserve {
         round: RoundId,
@@ -220,6 +233,8 @@ impl std::fmt::Debug for Command {
             Self::ChangePassword { .. } => "ChangePassword",
             Self::BeginRound { .. } => "BeginRound",
             Self::OpenRound { .. } => "OpenRound",
+            Self::RevealRound { .. } => "RevealRound",
+            Self::SignRound { .. } => "SignRound",
             Self::Reserve { .. } => "Reserve",
             Self::RecordRound { .. } => "RecordRound",
             Self::CoinjoinCoins { .. } => "CoinjoinCoins",

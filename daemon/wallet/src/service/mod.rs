@@ -5,6 +5,7 @@ mod command;
 mod export;
 mod freeze;
 mod handle;
+mod lending;
 mod locks;
 mod open;
 mod own;
@@ -23,11 +24,12 @@ use std::sync::Arc;
 use bdk_wallet::bitcoin::secp256k1::PublicKey;
 use bdk_wallet::bitcoin::{Address, OutPoint, Transaction, Txid};
 use joinery_proto::bond_proof::Certificate;
-use joinery_proto::transaction::signing::OwnCoin;
+use joinery_proto::transaction::fees::Agreement;
+use joinery_proto::transaction::signing::LentCoin;
 
 use crate::chain::ChainError;
 use crate::policy::TxFees;
-use crate::round::{RoundEvent, RoundId};
+use crate::round::{Agreed, RoundBegin, RoundEvent, RoundId, RoundRole};
 use crate::types::{Keychain, Mixdepth};
 
 pub(crate) use export::export_of;
@@ -100,15 +102,75 @@ pub struct RoundAccounts {
     pub change: Mixdepth,
 }
 
-/// A round that was opened with its coins held: everything that a maker tells its taker comes from here.
+/// Where the two outputs of a maker's round go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoundOutputs {
+    /// To fresh addresses of these accounts.
+    Fresh(RoundAccounts),
+    /// To addresses of internal branches that were handed out before and told to nobody, or to the same taker for the
+    /// same commitment.
+    Known {
+        /// Of the equal amount output.
+        equal: Address,
+        /// Of the change.
+        change: Address,
+    },
+}
+
+/// A maker's round that is to be opened: what was agreed with the taker, and what is lent for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MakerRound {
+    /// Seconds since epoch.
+    pub time: u64,
+    /// Account whose coins go in.
+    pub mixdepth: Mixdepth,
+    /// Nick that we have in it.
+    pub nick: String,
+    /// Nick of the taker.
+    pub taker: String,
+    /// Amount and fees. Nothing is ever signed in the round that pays less.
+    pub agreement: Agreement,
+    /// P2WPKH coins of the account. A transaction must spend all of them, and no other coin of ours.
+    pub coins: Vec<OutPoint>,
+    /// Where amount and change go.
+    pub outputs: RoundOutputs,
+}
+
+impl MakerRound {
+    /// The first event of the round, once its addresses are known.
+    #[must_use]
+    pub fn begin(&self, equal: &Address, change: &Address) -> RoundBegin {
+        let Agreement { amount, fee, tx_fee } = self.agreement;
+        RoundBegin {
+            role: RoundRole::Maker,
+            time: self.time,
+            mixdepth: self.mixdepth.0,
+            amount,
+            counterparties: 1,
+            destination: String::new(),
+            nick: self.nick.clone(),
+            agreed: Some(Agreed {
+                taker: self.taker.clone(),
+                coinjoin_fee: fee,
+                miner_fee: tx_fee,
+                equal: equal.script_pubkey(),
+                change: change.script_pubkey(),
+            }),
+        }
+    }
+}
+
+/// A maker's round that was opened with its coins held: everything that a maker tells its taker comes from here.
 #[derive(Debug)]
 pub struct OpenedRound {
     /// Its number.
     pub id: RoundId,
-    /// The coins with their keys, in the order in which they were asked for.
-    pub coins: Vec<OwnCoin>,
-    /// Addresses of the equal amount output and of the change, handed out to nobody else; if they were asked for.
-    pub addresses: Option<(Address, Address)>,
+    /// The coins, in the order in which they were asked for.
+    pub coins: Vec<LentCoin>,
+    /// Address of the equal amount output.
+    pub equal: Address,
+    /// Address of the change.
+    pub change: Address,
 }
 
 /// Something that clients of the websocket hear about (`spec/wallet.md` 10.2).

@@ -1,6 +1,7 @@
 //! Why a request about a coinjoin round was refused.
 
 use bdk_wallet::bitcoin::OutPoint;
+use joinery_proto::transaction::maker::MakerRefusal;
 
 use super::ServiceError;
 use crate::round::RoundId;
@@ -78,6 +79,9 @@ pub enum RoundError {
     /// The transaction is not one that may be signed in this round.
     #[error("the transaction does not belong to this round: {0}")]
     WrongTransaction(&'static str),
+    /// A maker's transaction is not what was agreed, or the agreement itself costs us money: nothing was signed.
+    #[error("not signed: {0}")]
+    Refused(#[source] MakerRefusal),
     /// Something is longer than the journal takes.
     #[error("{what} of {size} is larger than the limit of {limit}")]
     TooLarge {
@@ -94,7 +98,7 @@ pub enum RoundError {
     /// The wallet was opened for the maker role only.
     #[error("the wallet is open for the maker only")]
     MakerOnly,
-    /// A key does not own its coin: it is not handed out.
+    /// A key does not own its coin: nothing is signed with it, and it is not handed out.
     #[error("internal check failed: {0}")]
     KeyCheck(&'static str),
     /// The store failed: nothing may leave.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bdk_wallet::bitcoin::secp256k1::PublicKey;
 use bdk_wallet::bitcoin::{OutPoint, Transaction};
-use joinery_proto::transaction::signing::OwnCoin;
+use joinery_proto::message::InputSignature;
+use joinery_proto::nacl_box::NaclPublicKey;
+use joinery_proto::transaction::signing::{Authorisation, OwnCoin};
 
 use super::command::{BegunRound, Command};
-use super::{
-    BondCertificate, OpenedRound, RoundAccounts, RoundError, RoundSent, WalletHandle, send,
-};
+use super::{BondCertificate, MakerRound, OpenedRound, RoundError, RoundSent, WalletHandle, send};
 use crate::round::{Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundSums};
 
 impl WalletHandle {
@@ -20,12 +20,12 @@ impl WalletHandle {
         Arc::clone(&self.snapshot().rounds)
     }
 
-    /// Opens a round. Durable when this returns. A round that is open when the process ends is ended as `interrupted`
+    /// Opens a taker's round. Durable when this returns. A round that is open when the process ends is ended as `interrupted`
     /// when the wallet is opened again; one whose number nobody hears, because the caller goes away, at once.
     ///
     /// # Errors
-    /// [`RoundError::NoSuchMixdepth`], [`RoundError::TooLarge`], [`RoundError::MakerOnly`], [`RoundError::Store`],
-    /// [`RoundError::Closed`].
+    /// [`RoundError::NoSuchMixdepth`], [`RoundError::TooLarge`], [`RoundError::MakerOnly`], [`RoundError::OutOfOrder`]
+    /// for a maker's, [`RoundError::Store`], [`RoundError::Closed`].
     pub async fn begin_round(&self, begin: RoundBegin) -> Result<RoundId, RoundError> {
         let begin = Box::new(begin);
         let begun: Result<BegunRound<RoundId>, RoundError> =
@@ -33,26 +33,68 @@ impl WalletHandle {
         begun.map(BegunRound::take)
     }
 
-    /// Opens a round, holds coins for it and, with `accounts`, hands out the addresses of its two outputs: what
-    /// [`WalletHandle::begin_round`], [`WalletHandle::reserve`], [`WalletHandle::coinjoin_coins`] and
-    /// [`WalletHandle::issue_address`] do one after the other, durable together by one record of the journal. A maker
-    /// has one taker waiting for all of it.
+    /// Opens a maker's round: what was agreed, the coins that are held for it from now on, and the addresses of its two
+    /// outputs, durable together by one record of the journal. A maker has one taker waiting for all of it. The coins are
+    /// held as by [`WalletHandle::reserve`]; their keys stay here.
     ///
     /// # Errors
-    /// As these four. Nothing was recorded then: there is no round, no coin is held and no address is used up.
-    pub async fn open_round(
-        &self,
-        begin: RoundBegin,
-        outpoints: Vec<OutPoint>,
-        accounts: Option<RoundAccounts>,
-    ) -> Result<OpenedRound, RoundError> {
-        let begin = Box::new(begin);
+    /// [`RoundError::Unusable`] names the first coin that cannot be held; [`RoundError::Refused`] when the agreement
+    /// costs us money or both outputs are one; [`RoundError::NoSuchMixdepth`], [`RoundError::OutOfOrder`],
+    /// [`RoundError::TooLarge`], [`RoundError::KeyCheck`], [`RoundError::Store`], [`RoundError::Closed`]. Nothing was
+    /// recorded then: there is no round, no coin is held and no address is used up.
+    pub async fn open_round(&self, round: MakerRound) -> Result<OpenedRound, RoundError> {
+        let round = Box::new(round);
         let opened: Result<BegunRound<OpenedRound>, RoundError> =
-            self.ask(|reply| Command::OpenRound { begin, outpoints, accounts, reply }).await;
+            self.ask(|reply| Command::OpenRound { round, reply }).await;
         opened.map(BegunRound::take)
     }
 
-    /// Holds coins for a round, all or none: nothing else selects, spends or freezes them from then on, also after a
+    /// Makes durable that coins and outputs of a maker's round are told to its taker for this commitment, and proves with
+    /// one of the coins that the session key is ours. The outputs must have been shown to nobody else. For the same
+    /// commitment it may be asked again; nothing more is recorded then.
+    ///
+    /// # Errors
+    /// [`RoundError::ScriptUsed`], [`RoundError::NotHeld`], [`RoundError::OutOfOrder`] for a taker's round or another
+    /// commitment, [`RoundError::NoSuchRound`], [`RoundError::Ended`], [`RoundError::KeyCheck`],
+    /// [`RoundError::Store`], [`RoundError::Closed`]; nothing may leave then.
+    pub async fn reveal_round(
+        &self,
+        round: RoundId,
+        commitment: [u8; 32],
+        session: NaclPublicKey,
+        coin: OutPoint,
+    ) -> Result<Authorisation, RoundError> {
+        self.ask(|reply| Command::RevealRound { round, commitment, session, coin, reply }).await
+    }
+
+    /// Signs a transaction of a maker's round, and makes durable that it did ([`RoundEvent::Signed`]) before it returns:
+    /// one signature for each coin of the round, in the order of the inputs.
+    ///
+    /// The transaction must spend every coin of the round and no other one of ours, pay both outputs of the round what
+    /// [`WalletHandle::open_round`] agreed or more, and pass all checks of [`MakerShare::verify`]. At most three
+    /// different ones are signed. Asked again for one that was signed, it gives the same signatures and records nothing,
+    /// while the round runs; a round that was interrupted by the end of the process signs nothing more.
+    ///
+    /// `time` is in seconds since epoch.
+    ///
+    /// [`MakerShare::verify`]: joinery_proto::transaction::maker::MakerShare::verify
+    ///
+    /// # Errors
+    /// [`RoundError::Refused`] says what the transaction is not. [`RoundError::NotHeld`] when the round was given up,
+    /// [`RoundError::OutOfOrder`] before [`WalletHandle::reveal_round`], after three transactions or for a taker's round,
+    /// [`RoundError::NoSuchRound`], [`RoundError::Ended`], [`RoundError::KeyCheck`], [`RoundError::TooLarge`],
+    /// [`RoundError::Store`], [`RoundError::Closed`]. Nothing was recorded then, and no signature exists outside.
+    pub async fn sign_round(
+        &self,
+        round: RoundId,
+        transaction: Transaction,
+        time: u64,
+    ) -> Result<Vec<InputSignature>, RoundError> {
+        let transaction = Box::new(transaction);
+        self.ask(|reply| Command::SignRound { round, transaction, time, reply }).await
+    }
+
+    /// Holds coins for a taker's round, all or none: nothing else selects, spends or freezes them from then on, also after a
     /// power cut. They must be unspent P2WPKH coins of the round's mixdepth, neither frozen nor bonds nor held
     /// otherwise; those that the round holds already stay held. Confirmations are for the role to judge.
     ///
@@ -70,12 +112,9 @@ impl WalletHandle {
 
     /// Makes an event of a round durable before what it says leaves the machine. A role records:
     ///
-    /// * [`RoundEvent::Released`] before signing;
+    /// * [`RoundEvent::Released`] (taker) before signing;
     /// * [`RoundEvent::CommitmentSent`] (taker): the commitment is used up by the same record;
-    /// * [`RoundEvent::Shown`] (taker), [`RoundEvent::Revealed`] (maker; scripts must be handed out internal addresses
-    ///   that nobody else was shown);
-    /// * [`RoundEvent::Signed`]: every input of ours is held by the round; a maker's transaction spends all of its
-    ///   coins and pays the revealed scripts at least what was spent and what [`RoundSums::cost`] says is earned;
+    /// * [`RoundEvent::Shown`] (taker);
     /// * [`RoundEvent::Accounted`] (maker), also when the round is over.
     ///
     /// All others are the wallet's own.
@@ -87,13 +126,13 @@ impl WalletHandle {
         self.ask(|reply| Command::RecordRound { round, event, reply }).await
     }
 
-    /// Keys of coins that a running round holds, in the order of the question. Each key is checked to own the script
+    /// Keys of coins that a running taker's round holds, in the order of the question. Each key is checked to own the script
     /// of its coin.
     ///
     /// # Errors
     /// [`RoundError::NotHeld`], [`RoundError::Unusable`] when a coin was spent meanwhile,
     /// [`RoundError::NoSuchRound`], [`RoundError::Ended`], [`RoundError::MakerOnly`], [`RoundError::KeyCheck`],
-    /// [`RoundError::Closed`].
+    /// [`RoundError::OutOfOrder`] for a maker's round, for which the wallet signs itself, [`RoundError::Closed`].
     pub async fn coinjoin_coins(
         &self,
         round: RoundId,

@@ -1,9 +1,9 @@
 //! Coinjoin rounds in the wallet task: what must be durable before anything leaves, which coins are held, and
-//! who gets keys (`spec/roles.md` 3.6, 3.7, 4.5, 4.10).
+//! that only takers get keys (`spec/roles.md` 3.6, 3.7, 4.10). What a maker's round needs besides is in
+//! [`super::lending`].
 //!
 //! The roles decide what is good for us; what is checked here is what must hold whatever they do: a coin is in one
-//! round at a time, coins of two accounts never meet, no commitment and no script is used twice, and a maker signs
-//! nothing that costs it money.
+//! round at a time, coins of two accounts never meet, and no commitment is used twice.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,24 +11,23 @@ use std::time::Instant;
 
 use bdk_wallet::bitcoin::consensus::encode::{deserialize, serialize};
 use bdk_wallet::bitcoin::secp256k1::PublicKey;
-use bdk_wallet::bitcoin::{Address, OutPoint, Script, ScriptBuf, Transaction, Txid};
+use bdk_wallet::bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use joinery_proto::bond_proof::Certificate;
 use joinery_proto::transaction::signing::OwnCoin;
 
 use super::round_error::{RoundError, Unusable};
 use super::state::{State, now};
-use super::{BondCertificate, OpenedRound, RoundAccounts, RoundNews, WalletEvent};
+use super::{BondCertificate, RoundNews, WalletEvent};
 use crate::keys::SignerKind;
 use crate::path::ScriptPlace;
 use crate::policy::WalletPolicy;
 use crate::round::{
-    MAX_COINS, MAX_COUNTERPARTIES, MAX_KEPT_ROUNDS, MAX_SCRIPTS, MAX_SENTENCE, MAX_SIGNED,
-    MAX_TRANSACTION, MAX_WORD, Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundRole,
-    RoundSums,
+    MAX_COINS, MAX_COUNTERPARTIES, MAX_KEPT_ROUNDS, MAX_SENTENCE, MAX_SIGNED, MAX_TRANSACTION,
+    MAX_WORD, Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundRole, RoundSums,
 };
 use crate::snapshot::{Coin, Snapshot};
 use crate::store::{Fact, Facts, OwnTxState};
-use crate::types::{Branch, Keychain, Mixdepth};
+use crate::types::Mixdepth;
 
 /// Rounds as readers see them, ascending by number.
 pub(super) type RoundList = Arc<Vec<Arc<Round>>>;
@@ -105,8 +104,13 @@ fn left_to_send(facts: &Facts, time: u64) -> Vec<Fact> {
         .collect()
 }
 
-fn limited(what: &'static str, size: usize, limit: usize) -> Result<(), RoundError> {
+pub(super) fn limited(what: &'static str, size: usize, limit: usize) -> Result<(), RoundError> {
     if size <= limit { Ok(()) } else { Err(RoundError::TooLarge { what, size, limit }) }
+}
+
+pub(super) fn check_begin_texts(destination: &str, nick: &str) -> Result<(), RoundError> {
+    limited("destination", destination.len(), MAX_WORD)?;
+    limited("nick", nick.len(), MAX_WORD)
 }
 
 fn check_sums(sums: &RoundSums) -> Result<(), RoundError> {
@@ -124,15 +128,8 @@ fn cut(mut text: String, limit: usize) -> String {
     text
 }
 
-const fn unusable(outpoint: OutPoint, reason: Unusable) -> RoundError {
+pub(super) const fn unusable(outpoint: OutPoint, reason: Unusable) -> RoundError {
     RoundError::Unusable { outpoint, reason }
-}
-
-/// Addresses that are about to be handed out together.
-struct Drawn {
-    facts: [Fact; 2],
-    keychains: [Keychain; 2],
-    addresses: (Address, Address),
 }
 
 impl State {
@@ -167,7 +164,7 @@ impl State {
     }
 
     /// A round whose conversation goes on, and that this session may work with.
-    fn running(&self, id: RoundId) -> Result<Arc<Round>, RoundError> {
+    pub(super) fn running(&self, id: RoundId) -> Result<Arc<Round>, RoundError> {
         let round = self.round(id)?;
         self.check_role(round.begin.role)?;
         if round.end.is_some() { Err(RoundError::Ended(id)) } else { Ok(round) }
@@ -180,7 +177,11 @@ impl State {
         self.check_full().map_err(RoundError::from)
     }
 
-    fn record_event(&mut self, id: RoundId, event: RoundEvent) -> Result<(), RoundError> {
+    pub(super) fn record_event(
+        &mut self,
+        id: RoundId,
+        event: RoundEvent,
+    ) -> Result<(), RoundError> {
         self.record_events(&[Fact::Round { round: id.0, event }])
     }
 
@@ -193,69 +194,32 @@ impl State {
     // --- commands --------------------------------------------------------------------------------
 
     pub(super) fn begin_round(&mut self, begin: RoundBegin) -> Result<RoundId, RoundError> {
-        self.check_begin(&begin)?;
+        if begin.role != RoundRole::Taker || begin.agreed.is_some() {
+            return Err(RoundError::OutOfOrder("a maker's round is opened with its coins"));
+        }
+        self.check_role(begin.role)?;
+        self.check_mixdepth(Mixdepth(begin.mixdepth))?;
+        check_begin_texts(&begin.destination, &begin.nick)?;
         let id = self.store.facts().next_round();
         self.record_event(id, RoundEvent::Begun(begin))?;
         Ok(id)
     }
 
-    fn check_begin(&self, begin: &RoundBegin) -> Result<(), RoundError> {
-        self.check_role(begin.role)?;
-        if Mixdepth(begin.mixdepth) > self.max_mixdepth() {
-            return Err(RoundError::NoSuchMixdepth(Mixdepth(begin.mixdepth)));
+    pub(super) fn check_mixdepth(&self, mixdepth: Mixdepth) -> Result<(), RoundError> {
+        if mixdepth > self.max_mixdepth() {
+            return Err(RoundError::NoSuchMixdepth(mixdepth));
         }
-        limited("destination", begin.destination.len(), MAX_WORD)?;
-        limited("nick", begin.nick.len(), MAX_WORD)
+        Ok(())
     }
 
-    /// Everything that can be refused is looked at first; then one record makes all of it durable.
-    pub(super) fn open_round(
-        &mut self,
-        begin: RoundBegin,
-        outpoints: &[OutPoint],
-        accounts: Option<RoundAccounts>,
-    ) -> Result<OpenedRound, RoundError> {
-        self.check_begin(&begin)?;
-        limited("list of coins", outpoints.len(), MAX_COINS)?;
-        let id = self.store.facts().next_round();
-        let round = Round::new(id, begin.clone());
-        self.refresh_if_stale();
-        let snapshot = self.snapshot.load_full();
-        let mut coins = Vec::with_capacity(outpoints.len());
-        for &outpoint in outpoints {
-            let coin = self.coin(&snapshot, outpoint)?;
-            self.check_coin(&round, coin).map_err(|reason| unusable(outpoint, reason))?;
-            coins.push(self.own_coin(coin)?);
+    /// A taker's round whose conversation goes on.
+    fn takers(&self, id: RoundId) -> Result<Arc<Round>, RoundError> {
+        let round = self.running(id)?;
+        if round.begin.role == RoundRole::Taker {
+            Ok(round)
+        } else {
+            Err(RoundError::OutOfOrder("it is a maker's round"))
         }
-        let mut held = outpoints.to_vec();
-        held.sort_unstable();
-        held.dedup();
-        if held.len() != outpoints.len() {
-            return Err(RoundError::OutOfOrder("a coin is named twice"));
-        }
-        let mut facts = vec![
-            Fact::Round { round: id.0, event: RoundEvent::Begun(begin) },
-            Fact::Round { round: id.0, event: RoundEvent::Reserved { outpoints: held } },
-        ];
-        let drawn = accounts.map(|accounts| self.round_addresses(accounts)).transpose()?;
-        facts.extend(drawn.iter().flat_map(|drawn| drawn.facts.clone()));
-        self.record(&facts)?;
-        for keychain in drawn.iter().flat_map(|drawn| drawn.keychains) {
-            self.issued(keychain);
-        }
-        self.publish_or_wait();
-        Ok(OpenedRound { id, coins, addresses: drawn.map(|drawn| drawn.addresses) })
-    }
-
-    /// The next addresses for both outputs of a round. They are handed out when the facts are recorded.
-    fn round_addresses(&mut self, accounts: RoundAccounts) -> Result<Drawn, RoundError> {
-        let internal = |mixdepth| Keychain { mixdepth, branch: Branch::Internal };
-        let keychains = [internal(accounts.equal), internal(accounts.change)];
-        let (equal, of_equal) = self.next_address(keychains[0], None)?;
-        // A wallet of one account draws both from the same branch.
-        let (change, of_change) = self.next_address(keychains[1], Some(&equal))?;
-        let addresses = (self.address_of(&equal)?, self.address_of(&change)?);
-        Ok(Drawn { facts: [of_equal, of_change], keychains, addresses })
     }
 
     pub(super) fn reserve(
@@ -263,7 +227,7 @@ impl State {
         id: RoundId,
         mut outpoints: Vec<OutPoint>,
     ) -> Result<(), RoundError> {
-        let round = self.running(id)?;
+        let round = self.takers(id)?;
         if !round.signed.is_empty() {
             return Err(RoundError::OutOfOrder("coins are held before anything is signed"));
         }
@@ -274,7 +238,8 @@ impl State {
         let snapshot = self.snapshot.load_full();
         for outpoint in &outpoints {
             let coin = self.coin(&snapshot, *outpoint)?;
-            self.check_coin(&round, coin).map_err(|reason| unusable(*outpoint, reason))?;
+            self.check_coin(id, Mixdepth(round.begin.mixdepth), coin)
+                .map_err(|reason| unusable(*outpoint, reason))?;
         }
         outpoints.retain(|outpoint| self.locks.round(outpoint) != Some(id));
         if outpoints.is_empty() {
@@ -284,7 +249,11 @@ impl State {
     }
 
     /// An unspent coin of ours.
-    fn coin<'a>(&self, of: &'a Snapshot, outpoint: OutPoint) -> Result<&'a Coin, RoundError> {
+    pub(super) fn coin<'a>(
+        &self,
+        of: &'a Snapshot,
+        outpoint: OutPoint,
+    ) -> Result<&'a Coin, RoundError> {
         let coin = of.coins.iter().find(|coin| coin.outpoint == outpoint);
         coin.ok_or_else(|| unusable(outpoint, self.why_missing(outpoint)))
     }
@@ -294,15 +263,21 @@ impl State {
         if !unspent && self.graph.is_ours(outpoint) { Unusable::Spent } else { Unusable::Unknown }
     }
 
-    fn check_coin(&self, round: &Round, coin: &Coin) -> Result<(), Unusable> {
+    /// Whether a coin may go into a round over coins of this account.
+    pub(super) fn check_coin(
+        &self,
+        round: RoundId,
+        mixdepth: Mixdepth,
+        coin: &Coin,
+    ) -> Result<(), Unusable> {
         let held = self.locks.holder(&coin.outpoint).is_some()
-            && self.locks.round(&coin.outpoint) != Some(round.id);
+            && self.locks.round(&coin.outpoint) != Some(round);
         match coin {
             _ if held => Err(Unusable::Held),
             _ if coin.place.is_bond() || coin.locktime.is_some() => Err(Unusable::Bond),
             _ if coin.frozen => Err(Unusable::Frozen),
             _ if !coin.script.is_p2wpkh() => Err(Unusable::Script),
-            _ if coin.mixdepth() != Mixdepth(round.begin.mixdepth) => Err(Unusable::Mixdepth),
+            _ if coin.mixdepth() != mixdepth => Err(Unusable::Mixdepth),
             _ => Ok(()),
         }
     }
@@ -320,33 +295,19 @@ impl State {
             }
             return self.record_event(id, event);
         }
-        let round = self.running(id)?;
-        let role = round.begin.role;
+        let round = self.takers(id)?;
         let mut facts = Vec::with_capacity(2);
-        match (&event, role) {
-            (RoundEvent::Released, _) => {
+        match &event {
+            RoundEvent::Released => {
                 if !round.signed.is_empty() {
                     return Err(RoundError::OutOfOrder("signed coins are never let go"));
                 }
             }
-            (RoundEvent::CommitmentSent { outpoint, index, commitment }, RoundRole::Taker) => {
+            RoundEvent::CommitmentSent { outpoint, index, commitment } => {
                 facts.extend(self.commitment_fact(&round, *outpoint, *index, *commitment)?);
             }
-            (RoundEvent::Shown { sums, .. }, RoundRole::Taker) => check_sums(sums)?,
-            (RoundEvent::Revealed { scripts, commitment }, RoundRole::Maker) => {
-                self.check_revealed(&round, scripts, commitment)?;
-            }
-            (RoundEvent::Signed { txid, raw, sums, .. }, _) => {
-                check_sums(sums)?;
-                limited("transaction", raw.len(), MAX_TRANSACTION)?;
-                let tx: Transaction = deserialize(raw)
-                    .map_err(|_| RoundError::WrongTransaction("it cannot be read"))?;
-                if tx.compute_txid() != *txid {
-                    return Err(RoundError::WrongTransaction("it has another id"));
-                }
-                self.check_signed(&round, &tx, sums)?;
-            }
-            _ => return Err(RoundError::OutOfOrder("the event is not for the role to record")),
+            RoundEvent::Shown { sums, .. } => check_sums(sums)?,
+            _ => return Err(RoundError::OutOfOrder("the event is not for a role to record")),
         }
         facts.push(Fact::Round { round: id.0, event });
         self.record_events(&facts)
@@ -379,88 +340,28 @@ impl State {
         }
     }
 
-    /// Scripts that a taker sees must be handed out addresses of ours that nobody else was shown; the same taker may
-    /// see them again for the same commitment.
-    fn check_revealed(
-        &self,
-        round: &Round,
-        scripts: &[ScriptBuf],
-        commitment: &[u8; 32],
-    ) -> Result<(), RoundError> {
-        limited("list of scripts", scripts.len() + round.scripts.len(), MAX_SCRIPTS)?;
-        for script in scripts {
-            if !self.is_issued_internal(script) {
-                return Err(RoundError::OutOfOrder("a script is not a handed out address of ours"));
-            }
-            let shown_to_other = |other: &Arc<Round>| {
-                other.id != round.id
-                    && other.scripts.binary_search(script).is_ok()
-                    && other.commitment != Some(*commitment)
-            };
-            if self.store.facts().rounds.values().any(shown_to_other) {
-                return Err(RoundError::ScriptUsed);
-            }
-        }
-        Ok(())
-    }
-
-    fn is_issued_internal(&self, script: &Script) -> bool {
-        match self.graph.index().place_of(script) {
-            Some(ScriptPlace::Ranged { keychain, index }) => {
-                keychain.branch == Branch::Internal
-                    && index < self.graph.index().next_unused(keychain)
-            }
-            _ => false,
-        }
-    }
-
-    /// What must hold for every signature of ours, whoever asks for it.
-    fn check_signed(
-        &self,
-        round: &Round,
-        tx: &Transaction,
-        sums: &RoundSums,
-    ) -> Result<(), RoundError> {
-        let wrong = |why| Err(RoundError::WrongTransaction(why));
-        let txid = tx.compute_txid();
-        let others = round.signed.iter().filter(|(known, _, _)| *known != txid).count();
-        if others >= MAX_SIGNED {
-            return Err(RoundError::OutOfOrder("too many transactions are signed already"));
-        }
+    /// A taker's transaction spends coins of its round and no others of ours.
+    fn check_spent(&self, round: &Round, tx: &Transaction) -> Result<(), RoundError> {
         let mut inputs = HashSet::with_capacity(tx.input.len());
-        let mut spent: u64 = 0;
+        let mut held = false;
         for input in &tx.input {
             let outpoint = input.previous_output;
             if !inputs.insert(outpoint) {
-                return wrong("it spends a coin twice");
+                return Err(RoundError::WrongTransaction("it spends a coin twice"));
             }
-            let Some((_, txout)) = self.graph.index().txout(outpoint) else { continue };
+            if self.graph.index().txout(outpoint).is_none() {
+                continue;
+            }
             if self.locks.round(&outpoint) != Some(round.id) {
                 return Err(RoundError::NotHeld { round: round.id, outpoint });
             }
-            spent = spent.saturating_add(txout.value.to_sat());
+            held = true;
         }
-        if spent == 0 {
-            return wrong("it spends no coin of the round");
+        if held {
+            Ok(())
+        } else {
+            Err(RoundError::WrongTransaction("it spends no coin of the round"))
         }
-        if round.begin.role == RoundRole::Taker {
-            return Ok(());
-        }
-        if !round.coins.iter().all(|coin| inputs.contains(coin)) {
-            return wrong("it does not spend all coins of the round");
-        }
-        let ours = tx
-            .output
-            .iter()
-            .filter(|output| round.scripts.binary_search(&output.script_pubkey).is_ok());
-        let paid = ours.fold(0, |sum: u64, output| sum.saturating_add(output.value.to_sat()));
-        // What we earn, as the role reckons it: never less than nothing.
-        let earned = u64::try_from(sums.cost.saturating_neg())
-            .map_err(|_| RoundError::WrongTransaction("it costs us money"))?;
-        if paid < spent.saturating_add(earned) {
-            return wrong("it pays us less than was agreed");
-        }
-        Ok(())
     }
 
     pub(super) fn coinjoin_coins(
@@ -468,7 +369,7 @@ impl State {
         id: RoundId,
         outpoints: &[OutPoint],
     ) -> Result<Vec<OwnCoin>, RoundError> {
-        self.running(id)?;
+        self.takers(id)?;
         limited("list of coins", outpoints.len(), MAX_COINS)?;
         self.refresh_if_stale();
         let snapshot = self.snapshot.load_full();
@@ -477,18 +378,27 @@ impl State {
             if self.locks.round(&outpoint) != Some(id) {
                 return Err(RoundError::NotHeld { round: id, outpoint });
             }
-            let coin = self.coin(&snapshot, outpoint)?;
-            coins.push(self.own_coin(coin)?);
+            self.coin(&snapshot, outpoint)?;
+            coins.push(self.own_coin(outpoint)?);
         }
         Ok(coins)
     }
 
-    fn own_coin(&self, coin: &Coin) -> Result<OwnCoin, RoundError> {
-        let signer = self.keys.master().signer(&coin.place);
+    /// An output that pays us, spent or not.
+    pub(super) fn txout(&self, outpoint: OutPoint) -> Result<(ScriptPlace, &TxOut), RoundError> {
+        let txout = self.graph.index().txout(outpoint);
+        txout.ok_or_else(|| unusable(outpoint, self.why_missing(outpoint)))
+    }
+
+    /// A coin of ours with its key.
+    pub(super) fn own_coin(&self, outpoint: OutPoint) -> Result<OwnCoin, RoundError> {
+        let (place, txout) = self.txout(outpoint)?;
+        let signer = self.keys.master().signer(&place);
         let signer =
             signer.map_err(|_| RoundError::KeyCheck("the wallet has no key for a coin"))?;
-        let own = OwnCoin::new(coin.outpoint, coin.value.to_sat(), *signer.secret_key());
-        let owns = *signer.script_pubkey() == coin.script && *own.script() == coin.script;
+        let own = OwnCoin::new(outpoint, txout.value.to_sat(), *signer.secret_key());
+        let script = &txout.script_pubkey;
+        let owns = signer.script_pubkey() == script && own.script() == script;
         if owns && signer.kind() == SignerKind::P2wpkh {
             Ok(own)
         } else {
@@ -513,10 +423,7 @@ impl State {
         sums: RoundSums,
         send: bool,
     ) -> Result<(), RoundError> {
-        let round = self.running(id)?;
-        if round.begin.role != RoundRole::Taker {
-            return Err(RoundError::OutOfOrder("only takers have complete transactions"));
-        }
+        let round = self.takers(id)?;
         check_sums(&sums)?;
         let raw = serialize(tx);
         limited("transaction", raw.len(), MAX_TRANSACTION)?;
@@ -527,7 +434,11 @@ impl State {
         let known = round.signed.iter().any(|(known, kept, _)| *known == txid && *kept == raw);
         let mut facts = Vec::with_capacity(2);
         if !known {
-            self.check_signed(&round, tx, &sums)?;
+            let others = round.signed.iter().filter(|(known, _, _)| *known != txid);
+            if others.count() >= MAX_SIGNED {
+                return Err(RoundError::OutOfOrder("too many transactions are signed already"));
+            }
+            self.check_spent(&round, tx)?;
             let event = RoundEvent::Signed { txid, raw: raw.clone(), sums, time };
             facts.push(Fact::Round { round: id.0, event });
         }

@@ -152,10 +152,16 @@ impl State {
                 let begun = self.begin_round(*begin);
                 answer(reply, begun.map(|id| BegunRound::new(id, id, self.commands.clone())));
             }
-            Command::OpenRound { begin, outpoints, accounts, reply } => {
-                let opened = self.open_round(*begin, &outpoints, accounts);
+            Command::OpenRound { round, reply } => {
+                let opened = self.open_round(&round);
                 let commands = self.commands.clone();
                 answer(reply, opened.map(|round| BegunRound::new(round.id, round, commands)));
+            }
+            Command::RevealRound { round, commitment, session, coin, reply } => {
+                answer(reply, self.reveal_round(round, commitment, &session, coin));
+            }
+            Command::SignRound { round, transaction, time, reply } => {
+                answer(reply, self.sign_round(round, *transaction, time));
             }
             Command::Reserve { round, outpoints, reply } => {
                 answer(reply, self.reserve(round, outpoints));

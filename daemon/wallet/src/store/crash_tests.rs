@@ -15,7 +15,7 @@ use super::seal::Keys;
 use super::sim_disk::{Fault, SimDisk};
 use super::snapshot_file::{self, Loaded};
 use super::{ChainData, Fact, Facts, Store, StorePaths};
-use crate::round::{RoundBegin, RoundEnd, RoundEvent, RoundRole, RoundSums};
+use crate::round::{Agreed, RoundBegin, RoundEnd, RoundEvent, RoundRole, RoundSums};
 
 const PATH: &str = "/w.journal";
 
@@ -325,17 +325,25 @@ fn address_issued_once_across_crash() {
 fn steps(round: u64) -> Vec<Vec<Fact>> {
     let txid = Txid::from_byte_array([round.to_le_bytes()[0]; 32]);
     let coin = |vout| OutPoint { txid, vout };
+    let script = ScriptBuf::from_bytes(round.to_le_bytes().to_vec());
+    let agreed = round.is_multiple_of(2).then(|| Agreed {
+        taker: "J5taker".into(),
+        coinjoin_fee: round,
+        miner_fee: 0,
+        equal: script.clone(),
+        change: script.clone(),
+    });
     let begin = RoundBegin {
-        role: if round.is_multiple_of(2) { RoundRole::Maker } else { RoundRole::Taker },
+        role: if agreed.is_some() { RoundRole::Maker } else { RoundRole::Taker },
         time: round,
         mixdepth: 0,
         amount: 1000,
         counterparties: 1,
         destination: String::new(),
         nick: "J5nick".into(),
+        agreed,
     };
     let sums = RoundSums { amount: round, ..RoundSums::default() };
-    let script = ScriptBuf::from_bytes(round.to_le_bytes().to_vec());
     let commitment = [round.to_le_bytes()[0]; 32];
     let end = RoundEnd { code: "complete".into(), text: "It is done.".into(), time: round };
     let events = [

@@ -126,7 +126,7 @@ mod tests {
     use bdk_wallet::bitcoin::{ScriptBuf, Txid};
 
     use super::*;
-    use crate::round::{RoundBegin, RoundEnd, RoundRole, RoundSums};
+    use crate::round::{Agreed, RoundBegin, RoundEnd, RoundRole, RoundSums};
 
     fn written(fact: &Fact) -> String {
         let mut bytes = Vec::new();
@@ -151,12 +151,13 @@ mod tests {
             counterparties: 4,
             destination: "INTERNAL".into(),
             nick: "J5b".into(),
+            agreed: None,
         };
         let end = RoundEnd { code: "complete".into(), text: "Done.".into(), time: 5 };
         let commitment = [7; 32];
         let script = ScriptBuf::from_bytes(vec![0x51]);
         let events = [
-            RoundEvent::Begun(begin),
+            RoundEvent::Begun(begin.clone()),
             RoundEvent::Reserved { outpoints: vec![outpoint] },
             RoundEvent::Released,
             RoundEvent::CommitmentSent { outpoint: None, index: 1, commitment },
@@ -176,6 +177,21 @@ mod tests {
             hex::encode(digest),
             "37677d60907968a2ac1e6ee6069a10b594f4e87a812db5f0521afe9f64a0f97b",
             "{all:#?}"
+        );
+        // Added later; what was there before reads as ever.
+        let agreed = Agreed {
+            taker: "J5c".into(),
+            coinjoin_fee: 11,
+            miner_fee: 10,
+            equal: ScriptBuf::from_bytes(vec![0x52]),
+            change: ScriptBuf::from_bytes(vec![0x53]),
+        };
+        let begin = RoundBegin { role: RoundRole::Maker, agreed: Some(agreed), ..begin };
+        let begun = written(&Fact::Round { round: 300, event: RoundEvent::Begun(begin) });
+        assert_eq!(
+            hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&begun)),
+            "d0fe048068ab725a41c39c81b54391521f7c5f8eeee41bdc9afaffb9efa6eb64",
+            "{begun}"
         );
     }
 }

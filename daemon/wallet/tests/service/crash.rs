@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bdk_wallet::bitcoin::{Address, Amount, OutPoint, ScriptBuf, Txid};
+use bdk_wallet::bitcoin::{Address, Amount, OutPoint, ScriptBuf, Transaction, Txid};
 use joinery_wallet::directory::WalletDirectory;
 use joinery_wallet::file::KdfParams;
 use joinery_wallet::policy::WalletPolicy;
-use joinery_wallet::round::{RoundEvent, RoundId, RoundRole};
+use joinery_wallet::round::{RoundEvent, RoundId};
 use joinery_wallet::service::{
-    OpenOptions, OpenedRound, RoundAccounts, RoundError, RoundSent, SendError, SendRequest,
-    WalletHandle,
+    OpenOptions, OpenedRound, RoundError, RoundSent, SendError, SendRequest, WalletHandle,
 };
 use joinery_wallet::store::{self, OwnTxState};
 use joinery_wallet::types::{Branch, Mixdepth};
@@ -20,7 +19,7 @@ use secrecy::SecretString;
 
 use crate::fake_chain::OnBroadcast;
 use crate::rig::{As, M0, Rig, at, coin, foreign, out, payment, until};
-use crate::rounds::{begin, clock, coinjoin, complete, earning, end, round, signed};
+use crate::rounds::{SESSION, begin, clock, coinjoin, complete, earning, end, lend, round, sign};
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("directory");
@@ -216,7 +215,7 @@ impl Filmed<'_> {
     }
 
     async fn round(&mut self, coin: OutPoint) -> RoundId {
-        let id = self.wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+        let id = self.wallet.begin_round(begin(0)).await.expect("begun");
         assert!(
             self.known.rounds.insert(id, (Vec::new(), Vec::new())).is_none(),
             "number used twice"
@@ -230,11 +229,8 @@ impl Filmed<'_> {
 
     /// A maker's round with its coin and both addresses, which are durable together, and what a taker is told.
     async fn told(&mut self, coin: OutPoint, commitment: u8) -> (RoundId, [ScriptBuf; 2]) {
-        let accounts = RoundAccounts { equal: Mixdepth(1), change: Mixdepth(0) };
-        let begin = begin(RoundRole::Maker, 0);
-        let opened = self.wallet.open_round(begin, vec![coin], Some(accounts)).await;
-        let OpenedRound { id, addresses, .. } = opened.expect("opened");
-        let (equal, change) = addresses.expect("drawn");
+        let opened = self.wallet.open_round(lend(&[coin])).await;
+        let OpenedRound { id, equal, change, .. } = opened.expect("opened");
         let new = self.known.rounds.insert(id, (vec![coin], Vec::new())).is_none();
         assert!(new, "number used twice");
         for address in [&equal, &change] {
@@ -242,21 +238,23 @@ impl Filmed<'_> {
         }
         self.cut();
         let scripts = [equal.script_pubkey(), change.script_pubkey()];
-        let commitment = [commitment; 32];
-        self.record(id, RoundEvent::Revealed { scripts: scripts.to_vec(), commitment }).await;
+        let told = self.wallet.reveal_round(id, [commitment; 32], SESSION, coin).await;
+        told.expect("recorded");
+        self.cut();
         (id, scripts)
+    }
+
+    /// A transaction of a maker's round.
+    async fn sign(&mut self, id: RoundId, tx: &Transaction) {
+        sign(&self.wallet, id, tx, clock()).await.expect("signed");
+        self.known.rounds.get_mut(&id).expect("known").1.push(tx.compute_txid());
+        self.cut();
     }
 
     async fn record(&mut self, id: RoundId, event: RoundEvent) {
         self.wallet.record_round(id, event.clone()).await.expect("recorded");
-        match event {
-            RoundEvent::CommitmentSent { outpoint: Some(coin), index, commitment } => {
-                self.known.used.push((coin, index, commitment));
-            }
-            RoundEvent::Signed { txid, .. } => {
-                self.known.rounds.get_mut(&id).expect("known").1.push(txid);
-            }
-            _ => {}
+        if let RoundEvent::CommitmentSent { outpoint: Some(coin), index, commitment } = event {
+            self.known.used.push((coin, index, commitment));
         }
         self.cut();
     }
@@ -287,7 +285,7 @@ async fn a_kill_at_any_step_of_a_round_reuses_no_coin_address_or_commitment() {
     let (maker, scripts) = film.told(coins[1], 2).await;
     for salt in [50, 52, 54] {
         let tx = coinjoin(coins[1], &scripts, salt);
-        film.record(maker, signed(&tx, clock())).await;
+        film.sign(maker, &tx).await;
     }
     film.wallet.end_round(maker, end("complete")).await.expect("ended");
     film.known.ended.insert(maker);
@@ -368,7 +366,7 @@ async fn check_image(
         assert_eq!(coin.locked, held, "{case}: {}", coin.outpoint);
     }
     // Nothing that was used is used again.
-    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    let id = wallet.begin_round(begin(0)).await.expect("begun");
     assert!(known.rounds.keys().all(|old| *old < id), "{case}");
     for (coin, index, commitment) in &known.used {
         for (index, commitment) in [(*index, [0xee; 32]), (200, *commitment)] {

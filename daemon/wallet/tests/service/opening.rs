@@ -1,24 +1,26 @@
-//! A maker's round opened at once: round, coins, keys and addresses, all or none.
+//! A maker's round opened at once: round, agreement, coins and addresses, all or none.
 
 use bdk_wallet::bitcoin::OutPoint;
-use joinery_wallet::round::{RoundEvent, RoundId, RoundRole};
+use joinery_wallet::round::RoundId;
 use joinery_wallet::service::{
-    OpenedRound, RoundAccounts, RoundError, RoundNews, Unusable, WalletHandle,
+    MakerRound, OpenedRound, RoundAccounts, RoundError, RoundNews, RoundOutputs, Unusable,
+    WalletHandle,
 };
 use joinery_wallet::store::{Fact, Store};
 use joinery_wallet::types::{Branch, Mixdepth};
 
 use crate::rig::{As, M0, Rig, coin, eventually, until};
-use crate::rounds::{begin, clock, coinjoin, end, funded, futures_poll, news, round, signed};
+use crate::rounds::{SESSION, clock, coinjoin, end, funded, futures_poll, lend, news, round, sign};
 
 const ACCOUNTS: RoundAccounts = RoundAccounts { equal: Mixdepth(1), change: M0 };
 
 async fn open(
     wallet: &WalletHandle,
     coins: &[OutPoint],
-    accounts: Option<RoundAccounts>,
+    accounts: RoundAccounts,
 ) -> Result<OpenedRound, RoundError> {
-    wallet.open_round(begin(RoundRole::Maker, 0), coins.to_vec(), accounts).await
+    let outputs = RoundOutputs::Fresh(accounts);
+    wallet.open_round(MakerRound { outputs, ..lend(coins) }).await
 }
 
 /// Next indexes of the internal branches that the rounds here draw from.
@@ -38,7 +40,7 @@ async fn what_a_maker_tells_its_taker_comes_by_one_record_and_serves_to_the_end(
     let mut asked = coins.clone();
     asked.sort_unstable();
     asked.reverse();
-    let opened = open(&wallet, &asked, Some(ACCOUNTS)).await.expect("opened");
+    let opened = open(&wallet, &asked, ACCOUNTS).await.expect("opened");
     assert_eq!(rig.store.records() - before, 1, "one append, one sync");
     assert_eq!(news(&mut events, 2).await, [RoundNews::Begun, RoundNews::Coins]);
     assert_eq!(opened.id, RoundId(1));
@@ -47,63 +49,67 @@ async fn what_a_maker_tells_its_taker_comes_by_one_record_and_serves_to_the_end(
         let held = coin(&snapshot, *outpoint).expect("coin");
         assert!(held.locked);
         assert_eq!((own.outpoint, own.value), (*outpoint, 100_000));
-        assert_eq!(*own.script(), held.script);
+        assert_eq!(own.script, held.script);
     }
-    let (equal, change) = opened.addresses.expect("asked for");
+    let (equal, change) = (opened.equal, opened.change);
     assert_eq!(next_unused(&wallet), [1, 1]);
     let again = wallet.issue_address(Mixdepth(1), Branch::Internal).await.expect("issued");
     assert_ne!(again, equal);
 
     // The rest of the round goes on as ever.
     wallet.end_round(opened.id, end("replaced")).await.expect("ended");
-    let opened = open(&wallet, &coins[..1], None).await.expect("opened");
-    assert!(opened.addresses.is_none());
+    let outputs = RoundOutputs::Known { equal: equal.clone(), change: change.clone() };
+    let again = MakerRound { outputs, ..lend(&coins[..1]) };
+    let opened = wallet.open_round(again).await.expect("opened");
+    assert_eq!((&opened.equal, &opened.change), (&equal, &change));
     assert_eq!(next_unused(&wallet), [2, 1], "nothing is drawn that is not asked for");
     let scripts = [equal.script_pubkey(), change.script_pubkey()];
-    let event = RoundEvent::Revealed { scripts: scripts.to_vec(), commitment: [1; 32] };
-    wallet.record_round(opened.id, event).await.expect("recorded");
+    wallet.reveal_round(opened.id, [1; 32], SESSION, coins[0]).await.expect("recorded");
     let tx = coinjoin(coins[0], &scripts, 50);
-    wallet.record_round(opened.id, signed(&tx, clock())).await.expect("recorded");
+    sign(&wallet, opened.id, &tx, clock()).await.expect("signed");
 }
 
 #[tokio::test]
 async fn a_round_that_cannot_be_opened_leaves_nothing_behind() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1, 2, 3]).await;
-    let held = open(&wallet, &coins[..1], None).await.expect("opened").id;
+    let held = open(&wallet, &coins[..1], ACCOUNTS).await.expect("opened").id;
     wallet.set_frozen(vec![(coins[2], true)]).await.expect("free");
     let unknown = OutPoint { vout: 7, ..coins[0] };
     let before = (rig.store.records(), next_unused(&wallet));
     for (outpoint, reason) in
         [(coins[0], Unusable::Held), (coins[2], Unusable::Frozen), (unknown, Unusable::Unknown)]
     {
-        let refused = open(&wallet, &[coins[1], outpoint], Some(ACCOUNTS)).await;
+        let refused = open(&wallet, &[coins[1], outpoint], ACCOUNTS).await;
         assert!(
             matches!(&refused, Err(RoundError::Unusable { outpoint: named, reason: why })
                 if *named == outpoint && *why == reason),
             "{refused:?}"
         );
     }
-    let twice = open(&wallet, &[coins[1], coins[1]], Some(ACCOUNTS)).await;
+    let twice = open(&wallet, &[coins[1], coins[1]], ACCOUNTS).await;
     assert!(matches!(twice, Err(RoundError::OutOfOrder(_))), "{twice:?}");
+    let none = open(&wallet, &[], ACCOUNTS).await;
+    assert!(matches!(none, Err(RoundError::OutOfOrder(_))), "{none:?}");
     let many: Vec<OutPoint> = (0..600).map(|vout| OutPoint { vout, ..unknown }).collect();
-    assert!(matches!(open(&wallet, &many, None).await, Err(RoundError::TooLarge { .. })));
+    assert!(matches!(open(&wallet, &many, ACCOUNTS).await, Err(RoundError::TooLarge { .. })));
     let nowhere = RoundAccounts { equal: Mixdepth(9), change: M0 };
-    let refused = open(&wallet, &coins[1..2], Some(nowhere)).await;
+    let refused = open(&wallet, &coins[1..2], nowhere).await;
     assert!(matches!(refused, Err(RoundError::NoSuchMixdepth(Mixdepth(9)))), "{refused:?}");
-    let refused = wallet.open_round(begin(RoundRole::Maker, 9), vec![], None).await;
+    let elsewhere = MakerRound { mixdepth: Mixdepth(9), ..lend(&coins[1..2]) };
+    let refused = wallet.open_round(elsewhere).await;
     assert!(matches!(refused, Err(RoundError::NoSuchMixdepth(Mixdepth(9)))), "{refused:?}");
     assert_eq!((rig.store.records(), next_unused(&wallet)), before);
     assert_eq!(wallet.rounds().len(), 1);
     assert!(!coin(&wallet.snapshot(), coins[1]).expect("coin").locked);
 
     rig.store.set_failing(true);
-    let refused = open(&wallet, &coins[1..2], Some(ACCOUNTS)).await;
+    let refused = open(&wallet, &coins[1..2], ACCOUNTS).await;
     assert!(matches!(refused, Err(RoundError::Store(_))), "{refused:?}");
     assert!(!coin(&wallet.snapshot(), coins[1]).expect("coin").locked);
     assert_eq!(next_unused(&wallet), before.1);
     rig.store.set_failing(false);
-    let opened = open(&wallet, &coins[1..2], Some(ACCOUNTS)).await.expect("works again");
+    let opened = open(&wallet, &coins[1..2], ACCOUNTS).await.expect("works again");
     assert_eq!(opened.id, RoundId(held.0 + 1));
 }
 
@@ -112,8 +118,8 @@ async fn both_addresses_of_one_account_differ() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1]).await;
     let accounts = RoundAccounts { equal: M0, change: M0 };
-    let opened = open(&wallet, &coins, Some(accounts)).await.expect("opened");
-    let (equal, change) = opened.addresses.expect("drawn");
+    let opened = open(&wallet, &coins, accounts).await.expect("opened");
+    let (equal, change) = (opened.equal, opened.change);
     assert_ne!(equal, change);
     let next = wallet.issue_address(M0, Branch::Internal).await.expect("issued");
     assert!(next != equal && next != change);
@@ -123,13 +129,13 @@ async fn both_addresses_of_one_account_differ() {
 async fn indexes_skip_after_a_loss_for_both_addresses_of_a_round() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1]).await;
-    let shown = open(&wallet, &coins, Some(ACCOUNTS)).await.expect("opened").addresses;
+    let shown = open(&wallet, &coins, ACCOUNTS).await.expect("opened");
     wallet.close().await;
     rig.store.reopen().record(&[Fact::StateLost]).expect("recorded");
     let wallet = rig.open(As::Known).await;
     until(&wallet, "caught up", |s| s.sync.complete && s.coins.len() == 1).await;
-    let opened = open(&wallet, &coins, Some(ACCOUNTS)).await.expect("opened");
-    assert_ne!(opened.addresses, shown);
+    let opened = open(&wallet, &coins, ACCOUNTS).await.expect("opened");
+    assert!(opened.equal != shown.equal && opened.change != shown.change);
     assert!(next_unused(&wallet).iter().all(|next| *next > 50), "{:?}", next_unused(&wallet));
 }
 
@@ -141,7 +147,7 @@ async fn an_opened_round_that_nobody_waits_for_is_ended() {
     let mut number = 1;
     loop {
         let (other, coins) = (wallet.clone(), coins.clone());
-        let mut request = Box::pin(async move { open(&other, &coins, Some(ACCOUNTS)).await });
+        let mut request = Box::pin(async move { open(&other, &coins, ACCOUNTS).await });
         if !futures_poll(request.as_mut()) {
             break;
         }
@@ -153,6 +159,6 @@ async fn an_opened_round_that_nobody_waits_for_is_ended() {
     let is_over = || wallet.rounds().iter().any(|round| round.id == id && round.end.is_some());
     eventually("ended", is_over).await;
     assert!(!round(&wallet, id).holds_coins());
-    let free: Result<OpenedRound, RoundError> = open(&wallet, &coins, None).await;
+    let free: Result<OpenedRound, RoundError> = open(&wallet, &coins, ACCOUNTS).await;
     free.expect("the coin is free again");
 }

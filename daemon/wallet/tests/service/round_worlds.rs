@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bdk_wallet::bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
+use joinery_proto::transaction::fees::Agreement;
 use joinery_wallet::round::{Round, RoundEvent, RoundId, RoundRole};
-use joinery_wallet::service::{RoundAccounts, RoundSent, SendRequest, WalletHandle};
+use joinery_wallet::service::{
+    MakerRound, OpenedRound, RoundAccounts, RoundOutputs, RoundSent, SendRequest, WalletHandle,
+};
 use joinery_wallet::snapshot::Snapshot;
 use joinery_wallet::store::{Fact, Facts};
 use joinery_wallet::types::{Branch, Mixdepth};
@@ -15,8 +18,8 @@ use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
 
 use crate::fake_chain::OnBroadcast;
-use crate::rig::{As, Rig, at, out, payment, spend, until};
-use crate::rounds::{begin, clock, earning, end};
+use crate::rig::{As, Rig, at, coin, out, payment, spend, until};
+use crate::rounds::{SESSION, begin, clock, earning, end, lend, sign};
 
 /// Worlds, and steps in each.
 const WORLDS: u64 = 20;
@@ -129,8 +132,8 @@ impl World {
         let commitment = self.rng.random();
         match role {
             RoundRole::Maker => {
-                let event = RoundEvent::Revealed { scripts: scripts.to_vec(), commitment };
-                wallet.record_round(id, event).await.expect("recorded");
+                let told = wallet.reveal_round(id, commitment, SESSION, coins[0]).await;
+                told.expect("recorded");
             }
             RoundRole::Taker => {
                 let snapshot = wallet.snapshot();
@@ -162,14 +165,18 @@ impl World {
     ) -> Option<(RoundId, [ScriptBuf; 2])> {
         let accounts =
             RoundAccounts { equal: Mixdepth((mixdepth + 1) % 5), change: Mixdepth(mixdepth) };
-        let begin = begin(RoundRole::Maker, mixdepth);
-        let opened = self.wallet().open_round(begin, coins.to_vec(), Some(accounts)).await.ok()?;
-        assert!(self.rounds.iter().all(|known| known.id < opened.id), "a number was used twice");
-        let (equal, change) = opened.addresses.expect("drawn");
+        let round = MakerRound {
+            mixdepth: Mixdepth(mixdepth),
+            agreement: Agreement { amount: 20_000, fee: 150, tx_fee: 50 },
+            outputs: RoundOutputs::Fresh(accounts),
+            ..lend(coins)
+        };
+        let OpenedRound { id, equal, change, .. } = self.wallet().open_round(round).await.ok()?;
+        assert!(self.rounds.iter().all(|known| known.id < id), "a number was used twice");
         for address in [&equal, &change] {
             assert!(self.issued.insert(address.script_pubkey()), "an address was handed out twice");
         }
-        Some((opened.id, [equal.script_pubkey(), change.script_pubkey()]))
+        Some((id, [equal.script_pubkey(), change.script_pubkey()]))
     }
 
     /// Step by step.
@@ -179,7 +186,7 @@ impl World {
         coins: &[OutPoint],
     ) -> Option<(RoundId, [ScriptBuf; 2])> {
         let wallet = self.wallet();
-        let id = wallet.begin_round(begin(RoundRole::Taker, mixdepth)).await.expect("begun");
+        let id = wallet.begin_round(begin(mixdepth)).await.expect("begun");
         assert!(self.rounds.iter().all(|known| known.id < id), "a number was used twice");
         if wallet.reserve(id, coins.to_vec()).await.is_err() {
             wallet.end_round(id, end("no_funds")).await.expect("ended");
@@ -205,13 +212,23 @@ impl World {
         let old = self.rng.random_ratio(1, 3);
         let send = self.rng.random();
         let known = &self.rounds[n];
-        let Ok(own) = wallet.coinjoin_coins(known.id, known.coins.clone()).await else {
+        let sum = match known.role {
+            RoundRole::Maker => {
+                let snapshot = wallet.snapshot();
+                let value = |outpoint: &OutPoint| Some(coin(&snapshot, *outpoint)?.value.to_sat());
+                known.coins.iter().map(value).sum::<Option<u64>>()
+            }
+            RoundRole::Taker => {
+                let own = wallet.coinjoin_coins(known.id, known.coins.clone()).await;
+                own.ok().map(|own| own.iter().map(|coin| coin.value).sum())
+            }
+        };
+        let Some(sum) = sum else {
             // A reorganisation took the coin away: the round is given up.
             wallet.end_round(known.id, end("coins_gone")).await.expect("ended");
             self.rounds[n].ended = true;
             return;
         };
-        let sum: u64 = own.iter().map(|coin| coin.value).sum();
         let keep = if known.role == RoundRole::Maker { sum + 100 } else { sum - 1000 };
         let outputs = [
             (known.scripts[0].clone(), 20_000),
@@ -225,14 +242,11 @@ impl World {
         match known.role {
             RoundRole::Maker => {
                 let time = if old { clock() - 4000 } else { clock() };
-                let event = RoundEvent::Signed {
-                    txid: tx.compute_txid(),
-                    raw: bdk_wallet::bitcoin::consensus::serialize(&tx),
-                    sums: earning(100),
-                    time,
-                };
-                match wallet.record_round(id, event).await {
-                    Ok(()) => self.rounds[n].old = old,
+                match sign(&wallet, id, &tx, time).await {
+                    Ok(signatures) => {
+                        assert_eq!(signatures.len(), self.rounds[n].coins.len());
+                        self.rounds[n].old = old;
+                    }
                     // A round whose first signature was too old has just let go of its coins.
                     Err(error) => {
                         assert!(self.rounds[n].old, "{error}");

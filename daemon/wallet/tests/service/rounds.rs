@@ -2,15 +2,18 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bdk_wallet::bitcoin::consensus::encode::serialize;
 use bdk_wallet::bitcoin::{Address, Amount, OutPoint, ScriptBuf, Transaction, Txid};
+use joinery_proto::message::InputSignature;
+use joinery_proto::nacl_box::NaclPublicKey;
+use joinery_proto::transaction::fees::Agreement;
+use joinery_proto::transaction::maker::MakerRefusal;
 use joinery_wallet::policy::WalletPolicy;
 use joinery_wallet::round::{
     Round, RoundBegin, RoundEnd, RoundEvent, RoundId, RoundRole, RoundSums,
 };
 use joinery_wallet::service::{
-    RoundError, RoundNews, RoundSent, SendError, SendRequest, ServiceError, SessionMode, Unusable,
-    WalletEvent, WalletHandle,
+    MakerRound, RoundAccounts, RoundError, RoundNews, RoundOutputs, RoundSent, SendError,
+    SendRequest, ServiceError, SessionMode, Unusable, WalletEvent, WalletHandle,
 };
 use joinery_wallet::snapshot::Snapshot;
 use joinery_wallet::store::{Fact, OwnTxState, Store};
@@ -24,17 +27,35 @@ pub(crate) fn clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
-pub(crate) fn begin(role: RoundRole, mixdepth: u8) -> RoundBegin {
+/// A taker's round.
+pub(crate) fn begin(mixdepth: u8) -> RoundBegin {
     RoundBegin {
-        role,
+        role: RoundRole::Taker,
         time: clock(),
         mixdepth,
         amount: 50_000,
         counterparties: 1,
         destination: String::new(),
         nick: "J5nick".to_owned(),
+        agreed: None,
     }
 }
+
+/// A maker's round over coins of mixdepth 0 with fresh addresses, for 50 000 satoshi and a fee of 100.
+pub(crate) fn lend(coins: &[OutPoint]) -> MakerRound {
+    MakerRound {
+        time: clock(),
+        mixdepth: M0,
+        nick: "J5nick".to_owned(),
+        taker: "J5taker".to_owned(),
+        agreement: Agreement { amount: 50_000, fee: 100, tx_fee: 0 },
+        coins: coins.to_vec(),
+        outputs: RoundOutputs::Fresh(RoundAccounts { equal: Mixdepth(1), change: M0 }),
+    }
+}
+
+/// Key of a maker's session.
+pub(crate) const SESSION: NaclPublicKey = NaclPublicKey::from_bytes([5; 32]);
 
 pub(crate) fn end(code: &str) -> RoundEnd {
     RoundEnd { code: code.to_owned(), text: "It ended.".to_owned(), time: clock() }
@@ -68,14 +89,10 @@ pub(crate) async fn revealed(
     coins: &[OutPoint],
     commitment: u8,
 ) -> (RoundId, [ScriptBuf; 2]) {
-    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
-    wallet.reserve(id, coins.to_vec()).await.expect("reserved");
-    let cj = wallet.issue_address(Mixdepth(1), Branch::Internal).await.expect("issued");
-    let change = wallet.issue_address(M0, Branch::Internal).await.expect("issued");
-    let scripts = [cj.script_pubkey(), change.script_pubkey()];
-    let event = RoundEvent::Revealed { scripts: scripts.to_vec(), commitment: [commitment; 32] };
-    wallet.record_round(id, event).await.expect("recorded");
-    (id, scripts)
+    let opened = wallet.open_round(lend(coins)).await.expect("opened");
+    let told = wallet.reveal_round(opened.id, [commitment; 32], SESSION, coins[0]).await;
+    told.expect("recorded");
+    (opened.id, [opened.equal.script_pubkey(), opened.change.script_pubkey()])
 }
 
 /// A coinjoin of two that spends one coin of ours, worth 100 000 satoshi, and earns us 100.
@@ -94,8 +111,19 @@ pub(crate) fn earning(sats: i64) -> RoundSums {
     RoundSums { amount: 50_000, cost: -sats, ..RoundSums::default() }
 }
 
-pub(crate) fn signed(tx: &Transaction, time: u64) -> RoundEvent {
-    RoundEvent::Signed { txid: tx.compute_txid(), raw: serialize(tx), sums: earning(100), time }
+/// Has a transaction of a maker's round signed.
+pub(crate) async fn sign(
+    wallet: &WalletHandle,
+    id: RoundId,
+    tx: &Transaction,
+    time: u64,
+) -> Result<Vec<InputSignature>, RoundError> {
+    wallet.sign_round(id, tx.clone(), time).await
+}
+
+/// Outputs of a transaction.
+pub(crate) fn pairs(tx: &Transaction) -> Vec<(ScriptBuf, u64)> {
+    tx.output.iter().map(|out| (out.script_pubkey.clone(), out.value.to_sat())).collect()
 }
 
 /// A taker's transaction over one of its coins, with something that looks like signatures.
@@ -152,7 +180,7 @@ fn why(result: Result<(), RoundError>) -> Unusable {
 async fn a_reserved_coin_is_nobody_elses_until_the_round_ends() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1, 2]).await;
-    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    let id = wallet.begin_round(begin(0)).await.expect("begun");
     assert_eq!(id, RoundId(1));
     wallet.reserve(id, vec![coins[0]]).await.expect("reserved");
     wallet.reserve(id, vec![coins[0]]).await.expect("once more changes nothing");
@@ -162,7 +190,7 @@ async fn a_reserved_coin_is_nobody_elses_until_the_round_ends() {
     assert_eq!(round(&wallet, id).coins, [coins[0]]);
 
     // Nobody else gets it: another round, a payment of its coin, a payment that would need it, a sweep, a person.
-    let other = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    let other = wallet.begin_round(begin(0)).await.expect("begun");
     assert_eq!(why(wallet.reserve(other, coins.clone()).await), Unusable::Held);
     assert!(!coin(&wallet.snapshot(), coins[1]).expect("coin").locked, "all or none");
     let paid = wallet.direct_send(send_request(&rig, Some(40_000), Some(vec![coins[0]]))).await;
@@ -202,7 +230,7 @@ async fn only_whole_coins_of_the_rounds_own_mixdepth_are_held() {
     rig.chain.look().await;
     until(&wallet, "all", |s| s.coins.len() == 4).await;
     wallet.set_frozen(vec![(coins[1], true)]).await.expect("free");
-    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    let id = wallet.begin_round(begin(0)).await.expect("begun");
     let unknown = OutPoint { txid: payment(99, &[]).compute_txid(), vout: 7 };
     for (outpoint, reason) in [
         (unknown, Unusable::Unknown),
@@ -223,7 +251,7 @@ async fn only_whole_coins_of_the_rounds_own_mixdepth_are_held() {
     assert!(matches!(wallet.reserve(id, many).await, Err(RoundError::TooLarge { .. })));
     let none = wallet.reserve(RoundId(77), vec![coins[0]]).await;
     assert!(matches!(none, Err(RoundError::NoSuchRound(RoundId(77)))));
-    let no_account = wallet.begin_round(begin(RoundRole::Taker, 9)).await;
+    let no_account = wallet.begin_round(begin(9)).await;
     assert!(matches!(no_account, Err(RoundError::NoSuchMixdepth(Mixdepth(9)))));
 }
 
@@ -231,26 +259,30 @@ async fn only_whole_coins_of_the_rounds_own_mixdepth_are_held() {
 async fn nested_coins_are_no_coinjoin_coins() {
     let rig = Rig::on(Network::Regtest, WalletType::NestedSegwit, 1..=110);
     let (wallet, coins) = funded(&rig, &[1]).await;
-    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    let id = wallet.begin_round(begin(0)).await.expect("begun");
     assert_eq!(why(wallet.reserve(id, coins).await), Unusable::Script);
 }
 
 #[tokio::test]
-async fn keys_are_handed_out_for_coins_that_the_round_holds_and_no_others() {
+async fn keys_are_handed_out_for_coins_that_a_takers_round_holds_and_no_others() {
     let rig = Rig::new();
-    let (wallet, coins) = funded(&rig, &[1, 2]).await;
-    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    let (wallet, coins) = funded(&rig, &[1, 2, 3]).await;
+    let id = wallet.begin_round(begin(0)).await.expect("begun");
     wallet.reserve(id, vec![coins[0]]).await.expect("reserved");
     let own = wallet.coinjoin_coins(id, vec![coins[0]]).await.expect("held");
     let snapshot = wallet.snapshot();
     let held = coin(&snapshot, coins[0]).expect("coin");
     assert_eq!((own[0].outpoint, own[0].value), (coins[0], 100_000));
     assert_eq!(*own[0].script(), held.script);
-    let other = wallet.coinjoin_coins(id, coins.clone()).await;
+    let other = wallet.coinjoin_coins(id, coins[..2].to_vec()).await;
     assert!(matches!(other, Err(RoundError::NotHeld { outpoint, .. }) if outpoint == coins[1]));
-    let foreign_round = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    let foreign_round = wallet.begin_round(begin(0)).await.expect("begun");
     let other = wallet.coinjoin_coins(foreign_round, vec![coins[0]]).await;
     assert!(matches!(other, Err(RoundError::NotHeld { .. })));
+    // For a maker the wallet signs itself.
+    let (maker, _) = revealed(&wallet, &coins[2..], 1).await;
+    let key = wallet.coinjoin_coins(maker, vec![coins[2]]).await;
+    assert!(matches!(key, Err(RoundError::OutOfOrder(_))), "{key:?}");
     wallet.end_round(id, end("stopped")).await.expect("ended");
     let over = wallet.coinjoin_coins(id, vec![coins[0]]).await;
     assert!(matches!(over, Err(RoundError::Ended(_))));
@@ -260,7 +292,7 @@ async fn keys_are_handed_out_for_coins_that_the_round_holds_and_no_others() {
 async fn a_commitment_is_used_once_and_with_the_event() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1]).await;
-    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    let id = wallet.begin_round(begin(0)).await.expect("begun");
     let sent = |index, byte: u8| RoundEvent::CommitmentSent {
         outpoint: Some(coins[0]),
         index,
@@ -284,7 +316,7 @@ async fn a_commitment_is_used_once_and_with_the_event() {
     });
     let used = facts.iter().position(|fact| matches!(fact, Fact::CommitmentUsed { .. }));
     assert_eq!(used.expect("used") + 1, event.expect("event"));
-    let maker = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    let maker = wallet.open_round(lend(&coins)).await.expect("opened").id;
     let wrong = wallet.record_round(maker, sent(1, 9)).await;
     assert!(matches!(wrong, Err(RoundError::OutOfOrder(_))));
 }
@@ -293,90 +325,174 @@ async fn a_commitment_is_used_once_and_with_the_event() {
 async fn events_that_are_not_for_a_role_are_refused() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1]).await;
-    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
-    let txid = coins[0].txid;
+    let maker = wallet.open_round(lend(&coins)).await.expect("opened").id;
+    let taker = wallet.begin_round(begin(0)).await.expect("begun");
+    let before = rig.store.records();
+    let (txid, commitment) = (coins[0].txid, [1; 32]);
+    let sums = || earning(1);
     for event in [
-        RoundEvent::Begun(begin(RoundRole::Maker, 0)),
+        RoundEvent::Begun(begin(0)),
         RoundEvent::Reserved { outpoints: coins.clone() },
-        RoundEvent::Shown { txid, sums: earning(1) },
+        RoundEvent::Revealed { scripts: vec![foreign(1)], commitment },
+        RoundEvent::Signed { txid, raw: vec![0], sums: sums(), time: 1 },
         RoundEvent::Seen { txid, time: 1 },
         RoundEvent::Confirmed { txid, height: 1, time: 1 },
         RoundEvent::Abandoned { time: 1 },
         RoundEvent::Ended(end("x")),
     ] {
-        let result = wallet.record_round(id, event.clone()).await;
+        for id in [maker, taker] {
+            let result = wallet.record_round(id, event.clone()).await;
+            assert!(matches!(result, Err(RoundError::OutOfOrder(_))), "{id}: {event:?}");
+        }
+    }
+    let outpoint = Some(coins[0]);
+    for event in [
+        RoundEvent::Shown { txid, sums: sums() },
+        RoundEvent::CommitmentSent { outpoint, index: 0, commitment },
+        RoundEvent::Released,
+    ] {
+        let result = wallet.record_round(maker, event.clone()).await;
         assert!(matches!(result, Err(RoundError::OutOfOrder(_))), "{event:?}");
     }
-    let facts = rig.store.recorded();
-    assert_eq!(facts.iter().filter(|fact| matches!(fact, Fact::Round { .. })).count(), 1);
+    // A maker's coins are those that its round was opened with, and a taker's round has no terms to sign by.
+    let more = wallet.reserve(maker, coins.clone()).await;
+    assert!(matches!(more, Err(RoundError::OutOfOrder(_))), "{more:?}");
+    let agreed = round(&wallet, maker).begin.agreed.clone();
+    let begun = [
+        RoundBegin { role: RoundRole::Maker, ..begin(0) },
+        RoundBegin { role: RoundRole::Maker, agreed: agreed.clone(), ..begin(0) },
+        RoundBegin { agreed, ..begin(0) },
+    ];
+    for begin in begun {
+        let result = wallet.begin_round(begin).await;
+        assert!(matches!(result, Err(RoundError::OutOfOrder(_))), "{result:?}");
+    }
+    let told = wallet.reveal_round(taker, commitment, SESSION, coins[0]).await;
+    assert!(matches!(told, Err(RoundError::OutOfOrder(_))), "{told:?}");
+    let signed = wallet.sign_round(taker, spend(&coins, &[(foreign(1), 1)]), clock()).await;
+    assert!(matches!(signed, Err(RoundError::OutOfOrder(_))), "{signed:?}");
+    assert_eq!(rig.store.records(), before);
 }
 
 #[tokio::test]
 async fn scripts_are_shown_to_one_taker_only() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1, 2]).await;
-    let (first, scripts) = revealed(&wallet, &coins[..1], 1).await;
-    wallet.end_round(first, end("timeout")).await.expect("ended");
-    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
-    let show = |scripts: &[ScriptBuf], byte| RoundEvent::Revealed {
-        scripts: scripts.to_vec(),
-        commitment: [byte; 32],
-    };
-    let again = wallet.record_round(id, show(&scripts, 2)).await;
+    let opened = wallet.open_round(lend(&coins[..1])).await.expect("opened");
+    let (equal, change) = (opened.equal, opened.change);
+    wallet.reveal_round(opened.id, [1; 32], SESSION, coins[0]).await.expect("recorded");
+    let again = wallet.reveal_round(opened.id, [2; 32], SESSION, coins[0]).await;
     assert!(matches!(again, Err(RoundError::ScriptUsed)), "{again:?}");
-    wallet.record_round(id, show(&scripts, 1)).await.expect("the same commitment");
-    let foreign = wallet.record_round(id, show(&[foreign(1)], 1)).await;
-    assert!(matches!(foreign, Err(RoundError::OutOfOrder(_))));
+    wallet.end_round(opened.id, end("timeout")).await.expect("ended");
+    let known = |equal: &Address, change: &Address| MakerRound {
+        outputs: RoundOutputs::Known { equal: equal.clone(), change: change.clone() },
+        ..lend(&coins[..1])
+    };
+    let id = wallet.open_round(known(&equal, &change)).await.expect("opened").id;
+    let again = wallet.reveal_round(id, [2; 32], SESSION, coins[0]).await;
+    assert!(matches!(again, Err(RoundError::ScriptUsed)), "{again:?}");
+    wallet.reveal_round(id, [1; 32], SESSION, coins[0]).await.expect("the same commitment");
+    let records = rig.store.records();
+    wallet.reveal_round(id, [1; 32], SESSION, coins[0]).await.expect("asked twice");
+    assert_eq!(rig.store.records(), records);
+    let other = wallet.reveal_round(id, [1; 32], SESSION, coins[1]).await;
+    assert!(matches!(other, Err(RoundError::NotHeld { outpoint, .. }) if outpoint == coins[1]));
+    wallet.end_round(id, end("timeout")).await.expect("ended");
+    // Nothing but what was handed out for such outputs, and two different ones.
+    let network = rig.network.bitcoin();
+    let stranger = Address::from_script(&foreign(1), network).expect("address");
+    let deposit = wallet.issue_address(M0, Branch::External).await.expect("issued");
+    for (equal, change) in [(&equal, &stranger), (&stranger, &change), (&deposit, &change)] {
+        let opened = wallet.open_round(known(equal, change)).await;
+        assert!(matches!(opened, Err(RoundError::OutOfOrder(_))), "{opened:?}");
+    }
+    let one = wallet.open_round(known(&equal, &equal)).await;
+    assert!(matches!(one, Err(RoundError::Refused(MakerRefusal::SameScript))), "{one:?}");
+}
+
+#[tokio::test]
+async fn a_coin_proves_the_session_key_once_that_it_is_told_is_durable() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1, 2]).await;
+    let id = wallet.open_round(lend(&coins)).await.expect("opened").id;
+    let tx = spend(&coins, &[(foreign(1), 1)]);
+    let early = sign(&wallet, id, &tx, clock()).await;
+    assert!(matches!(early, Err(RoundError::OutOfOrder(_))), "{early:?}");
+    rig.store.set_failing(true);
+    let told = wallet.reveal_round(id, [1; 32], SESSION, coins[1]).await;
+    assert!(matches!(told, Err(RoundError::Store(_))), "{told:?}");
+    rig.store.set_failing(false);
+    let proof = wallet.reveal_round(id, [1; 32], SESSION, coins[1]).await.expect("recorded");
+    let message = "05".repeat(32);
+    joinery_proto::signature::verify(message.as_bytes(), &proof.signature, &proof.key)
+        .expect("verifies");
+    let snapshot = wallet.snapshot();
+    let script = joinery_proto::transaction::signing::p2wpkh(&proof.key);
+    assert_eq!(script, coin(&snapshot, coins[1]).expect("coin").script);
+    let held = round(&wallet, id);
+    assert_eq!((held.commitment, held.scripts.len()), (Some([1; 32]), 2));
 }
 
 #[tokio::test]
 async fn a_maker_signs_nothing_that_costs_it_money() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1, 2, 3]).await;
+    for (agreement, refusal) in [
+        (
+            Agreement { amount: 50_000, fee: 99, tx_fee: 100 },
+            MakerRefusal::NegativeEarning { fee: 99, tx_fee: 100 },
+        ),
+        (
+            Agreement { amount: 50_000, fee: 0, tx_fee: u64::MAX },
+            MakerRefusal::NegativeEarning { fee: 0, tx_fee: u64::MAX },
+        ),
+    ] {
+        let opened = wallet.open_round(MakerRound { agreement, ..lend(&coins) }).await;
+        assert!(matches!(&opened, Err(RoundError::Refused(why)) if *why == refusal), "{opened:?}");
+    }
+    assert!(wallet.rounds().is_empty());
+
     let (id, scripts) = revealed(&wallet, &coins[..2], 1).await;
     let good = |extra: u64| {
         let outputs =
             [(scripts[0].clone(), 50_000), (scripts[1].clone(), 150_000 + extra), (foreign(9), 1)];
         spend(&[coins[0], coins[1]], &outputs)
     };
-    let event = |tx: &Transaction, earned: i64| RoundEvent::Signed {
-        txid: tx.compute_txid(),
-        raw: serialize(tx),
-        sums: earning(earned),
-        time: clock(),
-    };
-    let wrong = |result: Result<(), RoundError>, why: &str| match result {
-        Err(RoundError::WrongTransaction(text)) => assert!(text.contains(why), "{text}"),
-        other => panic!("{other:?}"),
-    };
-    wrong(wallet.record_round(id, event(&good(0), 1)).await, "less than was agreed");
-    wrong(wallet.record_round(id, event(&good(99), 100)).await, "less than was agreed");
-    wrong(wallet.record_round(id, event(&good(100), -1)).await, "costs us money");
-    let mut theft = good(0);
-    theft.output[1].value = Amount::from_sat(1);
-    wrong(wallet.record_round(id, event(&theft, 0)).await, "less than was agreed");
-    let one = spend(&[coins[0]], &[(scripts[0].clone(), 500_000)]);
-    wrong(wallet.record_round(id, event(&one, 0)).await, "all coins");
-    let none = spend(&[OutPoint { vout: 9, ..coins[0] }], &[(scripts[0].clone(), 500_000)]);
-    wrong(wallet.record_round(id, event(&none, 0)).await, "no coin");
-    let foreign = spend(&coins, &[(scripts[0].clone(), 500_000)]);
-    let held = wallet.record_round(id, event(&foreign, 0)).await;
-    assert!(matches!(held, Err(RoundError::NotHeld { outpoint, .. }) if outpoint == coins[2]));
-    let RoundEvent::Signed { raw, sums, time, .. } = event(&good(100), 100) else { panic!() };
-    let other = RoundEvent::Signed { txid: coins[0].txid, raw, sums, time };
-    wrong(wallet.record_round(id, other).await, "another id");
+    let before = rig.store.records();
+    for (why, tx) in [
+        ("less than 150100", good(99)),
+        ("coin", spend(&[coins[0]], &[(scripts[0].clone(), 500_000)])),
+        ("is not an input", spend(&[OutPoint { vout: 9, ..coins[0] }], &pairs(&good(100)))),
+        ("not part of the session", spend(&coins, &pairs(&good(100)))),
+        ("occurs 0 times", spend(&coins[..2], &[(scripts[1].clone(), 500_000)])),
+    ] {
+        match sign(&wallet, id, &tx, clock()).await {
+            Err(RoundError::Refused(refusal)) => {
+                assert!(refusal.to_string().contains(why), "{refusal}");
+            }
+            other => panic!("{why}: {other:?}"),
+        }
+    }
     assert!(round(&wallet, id).signed.is_empty());
+    assert_eq!(rig.store.records(), before);
 
     for extra in [100, 101, 102] {
-        wallet.record_round(id, event(&good(extra), 100)).await.expect("good");
+        let signatures = sign(&wallet, id, &good(extra), clock()).await.expect("good");
+        assert_eq!(signatures.len(), 2);
     }
-    wallet.record_round(id, event(&good(102), 100)).await.expect("the same again");
-    let fourth = wallet.record_round(id, event(&good(103), 100)).await;
+    let first = sign(&wallet, id, &good(100), clock()).await.expect("the same again");
+    assert_eq!(sign(&wallet, id, &good(100), 0).await.expect("and again"), first);
+    assert_eq!(rig.store.records(), before + 3);
+    let fourth = sign(&wallet, id, &good(103), clock()).await;
     assert!(matches!(fourth, Err(RoundError::OutOfOrder(_))));
-    let released = wallet.record_round(id, RoundEvent::Released).await;
-    assert!(matches!(released, Err(RoundError::OutOfOrder(_))));
+    let sums = &round(&wallet, id).sums;
+    assert_eq!((sums.amount, sums.coinjoin_fee, sums.miner_fee, sums.cost), (50_000, 100, 0, -100));
+    assert_eq!((sums.input_count, sums.input_value), (2, 200_000));
+    assert_eq!(sums.counterparties, ["J5taker"]);
     wallet.end_round(id, end("complete")).await.expect("ended");
     assert!(coin(&wallet.snapshot(), coins[0]).expect("coin").locked, "signed coins stay held");
+    let over = sign(&wallet, id, &good(100), clock()).await;
+    assert!(matches!(over, Err(RoundError::Ended(_))), "{over:?}");
 }
 
 #[tokio::test]
@@ -387,7 +503,7 @@ async fn a_signed_round_is_followed_into_a_block_and_out_of_it() {
     let (id, scripts) = revealed(&wallet, &coins, 1).await;
     let tx = coinjoin(coins[0], &scripts, 50);
     let txid = tx.compute_txid();
-    wallet.record_round(id, signed(&tx, clock())).await.expect("signed");
+    sign(&wallet, id, &tx, clock()).await.expect("signed");
     wallet.end_round(id, end("complete")).await.expect("ended");
     rig.chain.place(&tx, None);
     rig.chain.look().await;
@@ -441,7 +557,7 @@ async fn a_confirmed_round_that_vanishes_in_a_reorganisation_holds_its_coins_aga
     let (wallet, coins) = funded(&rig, &[1]).await;
     let (id, scripts) = revealed(&wallet, &coins, 1).await;
     let tx = coinjoin(coins[0], &scripts, 50);
-    wallet.record_round(id, signed(&tx, clock())).await.expect("signed");
+    sign(&wallet, id, &tx, clock()).await.expect("signed");
     rig.chain.mine(&[&tx]);
     rig.chain.look().await;
     until(&wallet, "confirmed", |s| find(s, id).confirmed.is_some()).await;
@@ -468,7 +584,7 @@ async fn a_makers_coins_are_free_when_nobody_sees_the_transaction_in_time() {
         let (id, scripts) =
             revealed(&wallet, &coins[n..=n], 1 + u8::try_from(n).expect("small")).await;
         let tx = coinjoin(coins[n], &scripts, 50);
-        wallet.record_round(id, signed(&tx, clock() - age)).await.expect("signed");
+        sign(&wallet, id, &tx, clock() - age).await.expect("signed");
         wallet.end_round(id, end("complete")).await.expect("ended");
         ids.push(id);
         txs.push(tx);
@@ -500,7 +616,7 @@ async fn a_seen_transaction_that_vanished_is_given_up_after_three_days() {
         let (id, scripts) = revealed(&wallet, &coins[..1], 1).await;
         let tx = coinjoin(coins[0], &scripts, 50);
         let then = clock() - age * 3600;
-        wallet.record_round(id, signed(&tx, then)).await.expect("signed");
+        sign(&wallet, id, &tx, then).await.expect("signed");
         wallet.close().await;
         let event = RoundEvent::Seen { txid: tx.compute_txid(), time: then };
         rig.store.reopen().record(&[Fact::Round { round: id.0, event }]).expect("works");
@@ -517,7 +633,7 @@ async fn another_id_with_the_same_outputs_is_the_same_coinjoin() {
     let (wallet, coins) = funded(&rig, &[1]).await;
     let (id, scripts) = revealed(&wallet, &coins, 1).await;
     let tx = coinjoin(coins[0], &scripts, 50);
-    wallet.record_round(id, signed(&tx, clock())).await.expect("signed");
+    sign(&wallet, id, &tx, clock()).await.expect("signed");
     let mut final_tx = tx.clone();
     final_tx.input[0].script_sig = ScriptBuf::from_bytes(vec![0x16; 23]);
     assert_ne!(final_tx.compute_txid(), tx.compute_txid());
@@ -525,7 +641,7 @@ async fn another_id_with_the_same_outputs_is_the_same_coinjoin() {
     rig.chain.look().await;
     let snapshot = until(&wallet, "confirmed", |s| find(s, id).confirmed.is_some()).await;
     assert_eq!(find(&snapshot, id).seen.map(|(txid, _)| txid), Some(final_tx.compute_txid()));
-    assert_eq!(find(&snapshot, id).sums, earning(100));
+    assert_eq!(find(&snapshot, id).sums.cost, -100);
 }
 
 /// Opens a taker's round over a coin, with the transaction complete and kept.
@@ -535,7 +651,7 @@ async fn kept(
     salt: u8,
     send: bool,
 ) -> (RoundId, Transaction) {
-    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    let id = wallet.begin_round(begin(0)).await.expect("begun");
     wallet.reserve(id, vec![coin]).await.expect("reserved");
     let change = wallet.issue_address(M0, Branch::Internal).await.expect("issued");
     let tx = complete(coin, &change, salt);
@@ -638,7 +754,7 @@ async fn a_transaction_that_was_kept_can_be_sent_later_and_after_a_refusal() {
 async fn a_takers_transaction_must_be_of_its_round_and_signed() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1, 2]).await;
-    let id = wallet.begin_round(begin(RoundRole::Taker, 0)).await.expect("begun");
+    let id = wallet.begin_round(begin(0)).await.expect("begun");
     wallet.reserve(id, vec![coins[0]]).await.expect("reserved");
     let change = wallet.issue_address(M0, Branch::Internal).await.expect("issued");
     let other = complete(coins[1], &change, 50);
@@ -681,10 +797,10 @@ async fn a_takers_transaction_that_another_one_beats_is_given_up_and_not_sent_ag
 async fn a_power_cut_frees_what_was_not_signed_and_keeps_what_was() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1, 2, 3]).await;
-    let (open, _) = revealed(&wallet, &coins[..1], 1).await;
+    let (open, opened) = revealed(&wallet, &coins[..1], 1).await;
     let (maker, scripts) = revealed(&wallet, &coins[1..2], 2).await;
     let tx = coinjoin(coins[1], &scripts, 50);
-    wallet.record_round(maker, signed(&tx, clock())).await.expect("signed");
+    sign(&wallet, maker, &tx, clock()).await.expect("signed");
     let (taker, _) = kept(&wallet, coins[2], 60, false).await;
     drop(wallet);
     let mut options = rig.options(As::Known);
@@ -701,7 +817,12 @@ async fn a_power_cut_frees_what_was_not_signed_and_keeps_what_was() {
     let locked = |n: usize| coin(&snapshot, coins[n]).expect("coin").locked;
     assert_eq!([locked(0), locked(1), locked(2)], [false, true, true]);
     assert!(find(&snapshot, open).is_over());
-    let next = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
+    // A round that was interrupted signs nothing more, not even what it signed before.
+    for (id, tx) in [(maker, &tx), (open, &coinjoin(coins[0], &opened, 51))] {
+        let again = sign(&wallet, id, tx, clock()).await;
+        assert!(matches!(again, Err(RoundError::Ended(_))), "{again:?}");
+    }
+    let next = wallet.begin_round(begin(0)).await.expect("begun");
     assert_eq!(next, RoundId(4), "numbers are never used twice");
 }
 
@@ -711,10 +832,10 @@ async fn a_failing_store_lets_nothing_leave() {
     let (wallet, coins) = funded(&rig, &[1]).await;
     let (id, scripts) = revealed(&wallet, &coins, 1).await;
     rig.store.set_failing(true);
-    let begun = wallet.begin_round(begin(RoundRole::Taker, 0)).await;
+    let begun = wallet.begin_round(begin(0)).await;
     assert!(matches!(begun, Err(RoundError::Store(_))));
     let tx = coinjoin(coins[0], &scripts, 50);
-    let result = wallet.record_round(id, signed(&tx, clock())).await;
+    let result = sign(&wallet, id, &tx, clock()).await;
     assert!(matches!(result, Err(RoundError::Store(_))));
     assert!(round(&wallet, id).signed.is_empty());
     assert!(matches!(wallet.end_round(id, end("x")).await, Err(RoundError::Store(_))));
@@ -726,7 +847,7 @@ async fn a_failing_store_lets_nothing_leave() {
 #[tokio::test]
 async fn a_wallet_opened_for_the_maker_refuses_everything_else() {
     let rig = Rig::new();
-    let (wallet, coins) = funded(&rig, &[1]).await;
+    let (wallet, coins) = funded(&rig, &[1, 2]).await;
     let (taker, _) = kept(&wallet, coins[0], 50, false).await;
     wallet.close().await;
     let mut options = rig.options(As::Known);
@@ -738,13 +859,18 @@ async fn a_wallet_opened_for_the_maker_refuses_everything_else() {
     assert!(matches!(wallet.seed().await, Err(ServiceError::MakerOnly)));
     let text = wallet.sign_message("m/84'/1'/0'/0/0", "hello").await;
     assert!(matches!(text, Err(ServiceError::MakerOnly)));
-    let begun = wallet.begin_round(begin(RoundRole::Taker, 0)).await;
+    let begun = wallet.begin_round(begin(0)).await;
     assert!(matches!(begun, Err(RoundError::MakerOnly)));
     let sent = wallet.send_round_transaction(taker).await;
     assert!(matches!(sent, Err(RoundError::MakerOnly)));
-    let id = wallet.begin_round(begin(RoundRole::Maker, 0)).await.expect("begun");
-    let held = wallet.reserve(id, coins).await;
+    // No key leaves it: not for the taker's round, and not for one of the maker.
+    let key = wallet.coinjoin_coins(taker, coins.clone()).await;
+    assert!(matches!(key, Err(RoundError::MakerOnly)), "{key:?}");
+    let held = wallet.open_round(lend(&coins[..1])).await.map(|_| ());
     assert_eq!(why(held), Unusable::Held, "the taker's round still has it");
+    let maker = wallet.open_round(lend(&coins[1..])).await.expect("opened").id;
+    let key = wallet.coinjoin_coins(maker, coins[1..].to_vec()).await;
+    assert!(matches!(key, Err(RoundError::OutOfOrder(_))), "{key:?}");
     assert!(rig.chain.broadcasts().is_empty());
 }
 
@@ -800,7 +926,7 @@ async fn a_round_that_nobody_waits_for_is_ended() {
     // An answer that is there at the first look has found somebody: asked again then.
     while {
         let other = wallet.clone();
-        let begin = begin(RoundRole::Maker, 0);
+        let begin = begin(0);
         let mut request = Box::pin(async move { other.begin_round(begin).await });
         // Polled once, so that the command is in the queue, then dropped.
         futures_poll(request.as_mut())
