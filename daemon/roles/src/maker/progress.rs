@@ -234,11 +234,12 @@ impl Sessions {
         match (step, answer) {
             (Step::LookUp, Answer::Found(found)) => self.coin_found(id, found, env),
             (Step::Open, Answer::Opened(Ok(opened))) => {
-                session.round = Some(opened.id);
-                session.coins = Some(opened.coins);
-                session.cj = Some(opened.equal);
-                session.change = Some(opened.change);
-                self.chosen(id, env);
+                let Some(choice) = session.opened(opened) else {
+                    self.close(id, &Cause::Wallet, env);
+                    return;
+                };
+                let outputs = session.machine.coins_chosen(Some(choice));
+                self.act(id, outputs, env);
             }
             (Step::Open, Answer::Opened(Err(AskError::Unusable(coin)))) => {
                 session.refused.insert(coin);
@@ -317,18 +318,6 @@ impl Sessions {
             }
         }
         self.ask_look_ups(env);
-    }
-
-    /// The wallet holds our coins: shows them.
-    fn chosen(&mut self, id: SessionId, env: &mut Env<'_>) {
-        let Some(session) = self.all.get_mut(&id) else { return };
-        match session.take_choice() {
-            Some(choice) => {
-                let outputs = session.machine.coins_chosen(Some(choice));
-                self.act(id, outputs, env);
-            }
-            None => self.close(id, &Cause::Wallet, env),
-        }
     }
 
     /// The wallet could not, or said something that was not asked: nothing leaves.

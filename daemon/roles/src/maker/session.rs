@@ -11,9 +11,9 @@ use joinery_proto::nick::Nick;
 use joinery_proto::offer::Offer;
 use joinery_proto::transaction::fees::Agreement;
 use joinery_proto::transaction::maker::MakerShare;
-use joinery_proto::transaction::signing::LentCoin;
 use joinery_proto::utxo::WireUtxo;
 use joinery_wallet::round::RoundId;
+use joinery_wallet::service::OpenedRound;
 use joinery_wallet::types::Mixdepth;
 
 use super::check::InputCheck;
@@ -87,9 +87,8 @@ pub(super) struct Session {
     pub(super) plan: Option<Chosen>,
     /// Coins that the wallet would not hold.
     pub(super) refused: HashSet<OutPoint>,
-    pub(super) coins: Option<Vec<LentCoin>>,
-    pub(super) cj: Option<Address>,
-    pub(super) change: Option<Address>,
+    /// Where amount and change go, once the wallet has opened the round.
+    pub(super) addresses: Option<Addresses>,
     /// That our coins are told is being made durable.
     pub(super) revealing: bool,
     pub(super) check: Option<InputCheck>,
@@ -98,17 +97,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The coins and addresses as far as all are there, in the order of the plan.
-    pub(super) fn take_choice(&mut self) -> Option<MakerChoice> {
+    /// Takes over what the wallet opened; `None` if that is not what was asked for.
+    pub(super) fn opened(&mut self, opened: OpenedRound) -> Option<MakerChoice> {
+        self.round = Some(opened.id);
+        let OpenedRound { coins, equal: cj, change, .. } = opened;
         let plan = self.plan.as_ref()?;
-        let ready = self.coins.is_some() && self.cj.is_some() && self.change.is_some();
-        if !ready {
-            return None;
-        }
-        let coins = self.coins.take()?;
-        let (cj, change) = (self.cj.clone()?, self.change.clone()?);
-        let expected = plan.outpoints.iter();
-        if !coins.iter().map(|coin| &coin.outpoint).eq(expected) {
+        let (mixdepth, asked) = (plan.mixdepth, plan.outpoints.iter());
+        if !coins.iter().map(|coin| &coin.outpoint).eq(asked) {
             return None;
         }
         let share = MakerShare {
@@ -119,15 +114,14 @@ impl Session {
         };
         let heights = plan.heights.clone();
         let (cj_address, change_address) = (cj.to_string(), change.to_string());
+        self.addresses = Some(Addresses { mixdepth, cj, change });
         Some(MakerChoice { share, cj_address, change_address, heights })
     }
 
     /// Addresses that were drawn for this session and never told.
     pub(super) fn spare_addresses(&self) -> Option<Addresses> {
-        let plan = self.plan.as_ref()?;
         let shown = self.revealing || self.machine.has_revealed();
-        let (cj, change) = (self.cj.clone()?, self.change.clone()?);
-        (!shown).then_some(Addresses { mixdepth: plan.mixdepth, cj, change })
+        self.addresses.clone().filter(|_| !shown)
     }
 
     /// Coins that this session holds or is about to.

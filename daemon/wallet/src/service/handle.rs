@@ -43,8 +43,8 @@ pub enum SessionMode {
     #[default]
     Full,
     /// Rounds of the maker, addresses, and looking: it was opened without the password. Payments, rounds of the taker,
-    /// the seed, signed messages, labels, freezing and bonds are refused by the wallet itself, until
-    /// [`WalletHandle::unlock`].
+    /// the seed, signed messages, labels, freezing and bonds are refused by the wallet itself, and no key of a coin is
+    /// given to anybody, until [`WalletHandle::unlock`].
     MakerOnly,
 }
 
