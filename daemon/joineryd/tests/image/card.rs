@@ -17,8 +17,8 @@ use crate::support::daemon::Listening;
 
 /// Longest time that a start may take: a loaded machine without help of the processor.
 pub const START: Duration = Duration::from_secs(1200);
-/// Between two looks.
-pub const LOOK: Duration = Duration::from_millis(300);
+/// Between two looks: answering costs an emulated machine time.
+pub const LOOK: Duration = Duration::from_secs(1);
 /// Bytes of the emulated card.
 pub const CARD: u64 = 4 << 30;
 pub const WALLET: &str = "box.jmdat";
