@@ -373,14 +373,24 @@ async fn a_raspberry_pi_3_starts_daemon_and_board() {
         on.elapsed().as_secs_f32()
     );
     // Both tell systemd when they are ready. What decides about a system comes after both.
-    for unit in ["joineryd.service", "joinery-board.service", "joinery-mark-good.service"] {
-        awaited(&mut machine, unit, async |machine| machine.console().contains(unit).then_some(()))
-            .await;
+    for said in [
+        "Started joineryd.service",
+        "Started joinery-board.service",
+        "Finished joinery-mark-good.service",
+    ] {
+        awaited(&mut machine, said, async |machine| {
+            plain(&machine.console()).contains(said).then_some(())
+        })
+        .await;
     }
     let console = plain(&machine.console());
     eprintln!(
         "{}",
-        console.lines().filter(|line| line.contains("joinery")).collect::<Vec<_>>().join("\n")
+        console
+            .lines()
+            .filter(|line| line.contains("  OK  ] ") && line.contains("joinery"))
+            .collect::<Vec<_>>()
+            .join("\n")
     );
     assert!(!console.contains("[FAILED]") && !console.contains("[DEPEND]"), "{console}");
     machine.cut_power().unwrap();
