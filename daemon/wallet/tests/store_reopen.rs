@@ -50,6 +50,7 @@ fn fact() -> impl Strategy<Value = Fact> {
                 _ => OwnTxState::Confirmed,
             },
         }),
+        (0..4u8).prop_map(|n| Fact::OwnTransactionOver { txid: Txid::from_byte_array([n; 32]) }),
         (1..4u64, round_event()).prop_map(|(round, event)| Fact::Round { round, event }),
         (1..4u64).prop_map(|round| Fact::Round { round, event: begun() }),
         Just(Fact::SyncedOnce),
@@ -233,6 +234,30 @@ fn old_rounds_are_forgotten_when_the_journal_is_rotated_and_those_with_coins_nev
     // Nor does the database bring the others back.
     std::fs::remove_file(paths(dir.path()).journal).expect("removed");
     assert_eq!(open(dir.path()).facts().rounds, facts.rounds);
+}
+
+/// What bounds the memory of a maker that runs for years.
+#[test]
+fn however_many_rounds_there_were_the_newest_hundred_and_fifty_are_held_at_most() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut store = open(dir.path());
+    store.load_chain().expect("loads");
+    let mut most = 0;
+    for round in 1..=600 {
+        let end = RoundEnd { code: "complete".into(), text: String::new(), time: 3 };
+        let facts = [begun(), RoundEvent::Ended(end)].map(|event| Fact::Round { round, event });
+        store.record(&facts).expect("records");
+        // As the wallet does after each commit.
+        if store.wants_compaction() {
+            store.compact(&ChainData::default()).expect("compacts");
+        }
+        most = most.max(store.facts().rounds.len());
+    }
+    assert!((100..=151).contains(&most), "{most}");
+    let newest = store.facts().rounds.keys().next_back().copied();
+    assert_eq!(newest.map(|id| id.0), Some(600));
+    drop(store);
+    assert!(open(dir.path()).facts().rounds.len() <= 151);
 }
 
 #[test]

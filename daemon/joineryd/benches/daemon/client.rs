@@ -1,6 +1,7 @@
 //! The API over HTTPS, as far as the bench needs it. Times are from sending a request to the last byte of its
 //! answer, on a connection that is kept.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -155,6 +156,21 @@ impl Client {
         let (answer, _) = self.get("/utxos").await?;
         let coins = answer["utxos"].as_array().context("no list")?;
         Ok(coins.iter().filter(|coin| coin["confirmations"].as_u64() > Some(0)).count())
+    }
+
+    /// The account with the most satoshi in coins that a block has.
+    pub(crate) async fn richest_mixdepth(&self) -> Result<usize> {
+        let (answer, _) = self.get("/utxos").await?;
+        let mut sums: BTreeMap<usize, u64> = BTreeMap::new();
+        for coin in answer["utxos"].as_array().context("no list")? {
+            let mixdepth = coin["mixdepth"].as_u64().context("no mixdepth")?;
+            if coin["confirmations"].as_u64() > Some(0) {
+                let sum = sums.entry(usize::try_from(mixdepth)?).or_default();
+                *sum += coin["value"].as_u64().context("no value")?;
+            }
+        }
+        let richest = sums.into_iter().max_by_key(|(_, sum)| *sum);
+        Ok(richest.context("no coins")?.0)
     }
 
     async fn post(&self, path: &str, body: Value) -> Result<(Value, Duration)> {

@@ -17,6 +17,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
 /// The binary that is measured, built in release mode by `cargo bench`.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_joineryd");
 
+/// The unit that a new installation has.
+const UNIT: &str = include_str!("../../../../systemd/joineryd.service");
+
+/// Variables that the unit gives the daemon: how it uses memory depends on them.
+fn environment() -> impl Iterator<Item = String> {
+    UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")).map(str::to_owned)
+}
+
 /// A data directory on the disk that temporary files are on.
 #[derive(Debug)]
 pub(crate) struct Home {
@@ -49,17 +57,19 @@ impl Home {
     /// Starts the daemon and waits until `/session` is answered; also gives how long that took.
     pub(crate) async fn start(&self) -> Result<(Daemon, Duration)> {
         let (rpc, websocket) = (free_port()?, free_port()?);
-        let mut arguments = vec![
+        let mut arguments: Vec<String> = environment().collect();
+        arguments.extend([
+            BINARY.to_owned(),
             format!("--data-dir={}", self.directory.path().join("data").display()),
             "--network=regtest".to_owned(),
             format!("--electrum={}", self.electrum),
             format!("--listen={rpc}"),
             format!("--wss-listen={websocket}"),
-        ];
+        ]);
         arguments.extend(self.market.map(|address| format!("--directory={address}")));
         let log = self.directory.path().join("log");
         let begin = Instant::now();
-        let process = Supervised::start("joineryd", Path::new(BINARY), &arguments, &log)?;
+        let process = Supervised::start("joineryd", Path::new("/usr/bin/env"), &arguments, &log)?;
         let certificate = self.directory.path().join("data/ssl/cert.pem");
         let client = Client::new(rpc)?;
         let mut daemon = Daemon { process, websocket, certificate, client };

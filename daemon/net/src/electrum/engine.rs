@@ -201,6 +201,7 @@ impl Engine {
         let (height, header) =
             answers::tip(text).ok_or(LinkError::Protocol("a best block that is none"))?;
         let change = self.headers.follow(client, height, header).await?;
+        self.headers.forget();
         self.behind = match change {
             TipChange::Behind(height) => Some(height),
             _ => None,

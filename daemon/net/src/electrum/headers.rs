@@ -22,6 +22,11 @@ const AT_ONCE: u32 = 2016;
 const HEADERS_MAX: usize = 2016 * (answers::HEADER_HEX + 4) + 1024;
 /// Blocks that a tip may be ahead of ours so that all between are fetched; beyond, the newest are enough.
 const GAP_MAX: u32 = 20 * PERIOD;
+/// Headers that are kept before the oldest go: two periods, 0.6 MB.
+const KEPT_MAX: usize = 2 * PERIOD as usize;
+/// Newest ones that stay then: a period, by which the next difficulty is known exactly, and the deepest search for the
+/// place where branches part.
+const KEPT: u32 = PERIOD + 1000;
 /// Headers asked for at the same time, one by one.
 const WINDOW: usize = 100;
 
@@ -38,7 +43,8 @@ pub(crate) enum TipChange {
     Behind(u32),
 }
 
-/// Verified headers: all of the newest, and single older ones.
+/// Verified headers: all of the newest, and single older ones. Of a long life and of many old transactions no more than
+/// [`KEPT_MAX`] are kept: what is needed again is fetched and verified again.
 #[derive(Debug)]
 pub(crate) struct HeaderChain {
     rules: Rules,
@@ -144,6 +150,20 @@ impl HeaderChain {
         self.blocks.split_off(&start);
         self.blocks.extend((start..).zip(run.iter().copied()));
         Ok(())
+    }
+
+    /// Lets go of old headers when there are many. Blocks that everybody knows stay. Not to be called between
+    /// [`Self::ensure`] and the use of what it fetched.
+    pub(crate) fn forget(&mut self) {
+        let Some((tip, _)) = self.blocks.last_key_value() else { return };
+        if self.blocks.len() <= KEPT_MAX {
+            return;
+        }
+        let newest = self.blocks.split_off(&tip.saturating_sub(KEPT - 1));
+        let old = std::mem::replace(&mut self.blocks, newest);
+        let known = |height: &u32| self.rules.known().iter().any(|(known, _)| known == height);
+        let known: Vec<_> = old.into_iter().filter(|(height, _)| known(height)).collect();
+        self.blocks.extend(known);
     }
 
     /// Begins anew with the newest headers.
@@ -337,4 +357,48 @@ pub(crate) async fn fetch_hashes(
         })
         .await?;
     Ok(hashes)
+}
+
+#[cfg(test)]
+mod tests {
+    use bdk_wallet::bitcoin::TxMerkleNode;
+    use bdk_wallet::bitcoin::block::Version;
+    use bdk_wallet::bitcoin::hashes::Hash;
+    use bdk_wallet::bitcoin::{BlockHash, CompactTarget};
+    use joinery_wallet::types::Network;
+
+    use super::*;
+
+    /// A header that only counts: nothing here looks at its work.
+    fn header(height: u32) -> Header {
+        Header {
+            version: Version::TWO,
+            prev_blockhash: BlockHash::all_zeros(),
+            merkle_root: TxMerkleNode::all_zeros(),
+            time: height,
+            bits: CompactTarget::from_consensus(0x207f_ffff),
+            nonce: height,
+        }
+    }
+
+    #[test]
+    fn no_more_headers_are_kept_than_the_maximum_and_never_fewer_than_are_needed() {
+        let rules = Rules::new(Network::Mainnet);
+        let known: Vec<u32> = rules.known().iter().map(|(height, _)| *height).collect();
+        let mut headers = HeaderChain::new(rules);
+        headers.blocks.insert(known[0], header(known[0]));
+        // Single ones of old transactions, then the newest of a chain that grows.
+        let old = (1..=u32::try_from(KEPT_MAX).unwrap()).map(|number| known[0] + 2 * number);
+        headers.blocks.extend(old.map(|height| (height, header(height))));
+        let start = 900_000;
+        for height in start..start + 20_000 {
+            headers.blocks.insert(height, header(height));
+            headers.forget();
+            assert!(headers.blocks.len() <= KEPT_MAX, "at {height}");
+            let floor = height.saturating_sub(KEPT - 1).max(start);
+            assert_eq!(headers.blocks.range(floor..).count(), (floor..=height).count());
+        }
+        assert!(headers.get(known[0]).is_some(), "what everybody knows stays");
+        assert_eq!(headers.tip().map(|tip| tip.height), Some(start + 19_999));
+    }
 }

@@ -120,14 +120,35 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
 
 #[derive(Default)]
 struct Caches {
-    /// Outputs that were there, with the tip at that time.
-    found: Cache<(OutPoint, ScriptBuf), (BlockHash, ForeignOutput)>,
+    /// Outputs that were there, all at the same tip.
+    found: Cache<(OutPoint, ScriptBuf), ForeignOutput>,
+    found_at: Option<BlockHash>,
     /// Outputs that were not.
     absent: Cache<(OutPoint, ScriptBuf), ()>,
     /// Values and heights of outputs whose blocks are deep enough: of these only "unspent" is asked again.
     proven: Cache<(OutPoint, ScriptBuf), (u64, u32)>,
     /// Times of blocks: for good, or while this is the tip.
     times: Cache<u32, (Option<BlockHash>, u32)>,
+}
+
+impl Caches {
+    /// Takes the answer about an output that was asked for when `tip` was the best block.
+    fn answered(
+        &mut self,
+        key: (OutPoint, ScriptBuf),
+        tip: BlockHash,
+        output: Option<ForeignOutput>,
+    ) {
+        self.found.entries.remove(&key);
+        self.absent.entries.remove(&key);
+        let Some(output) = output else { return self.absent.put(key, ()) };
+        if self.found_at != Some(tip) {
+            // What was found at another tip is not asked for any more.
+            self.found = Cache::default();
+            self.found_at = Some(tip);
+        }
+        self.found.put(key, output);
+    }
 }
 
 /// Whether nothing is expected to take this block back any more.
@@ -161,7 +182,7 @@ impl Lookup {
                 });
             }
             Question::OutputNow(outpoint, script, reply) => {
-                let _ = reply.send(self.bounded(self.output((outpoint, script))).await);
+                let _ = reply.send(self.bounded(self.output_now(&(outpoint, script))).await);
             }
             Question::BlockTime(height, reply) => {
                 let _ = reply.send(match self.known_time(height) {
@@ -257,24 +278,32 @@ impl Lookup {
             return Some(None);
         }
         // Good until the next block; then confirmations change, too.
-        let (at, output) = caches.found.get(key, Duration::MAX)?;
-        (at == tip.hash).then_some(Some(output))
+        caches.found_at.filter(|at| *at == tip.hash)?;
+        Some(Some(caches.found.get(key, Duration::MAX)?))
     }
 
-    /// Asks, whatever is known.
+    /// Asks, whatever is known, and remembers the answer.
     async fn output(
         &self,
         key: (OutPoint, ScriptBuf),
     ) -> Result<Option<ForeignOutput>, ChainError> {
         let tip = self.tip()?;
         let output = self.ask_output(&key, tip).await?;
+        self.caches().answered(key, tip.hash, output.clone());
+        Ok(output)
+    }
+
+    /// Asks, whatever is known. The answer is not remembered: it is asked for like this because only the present counts.
+    /// What an earlier answer left behind goes.
+    async fn output_now(
+        &self,
+        key: &(OutPoint, ScriptBuf),
+    ) -> Result<Option<ForeignOutput>, ChainError> {
+        let tip = self.tip()?;
+        let output = self.ask_output(key, tip).await?;
         let mut caches = self.caches();
-        caches.found.entries.remove(&key);
-        caches.absent.entries.remove(&key);
-        match &output {
-            Some(output) => caches.found.put(key, (tip.hash, output.clone())),
-            None => caches.absent.put(key, ()),
-        }
+        caches.found.entries.remove(key);
+        caches.absent.entries.remove(key);
         Ok(output)
     }
 
@@ -428,4 +457,35 @@ fn says_absent(text: &str) -> bool {
     ["no such", "not found", "unknown transaction", "missing transaction"]
         .iter()
         .any(|known| text.contains(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use bdk_wallet::bitcoin::hashes::Hash;
+
+    use super::*;
+
+    fn key(number: u32) -> (OutPoint, ScriptBuf) {
+        (OutPoint::new(Txid::all_zeros(), number), ScriptBuf::new())
+    }
+
+    #[test]
+    fn outputs_are_remembered_for_one_tip_and_never_more_than_the_maximum() {
+        let tip = |number: u8| BlockHash::from_byte_array([number; 32]);
+        let found = || Some(ForeignOutput { value: 7, confirmations: 3, height: Some(5) });
+        let mut caches = Caches::default();
+        let count = 3 * u32::try_from(CACHE_MAX).unwrap();
+        for number in 0..count {
+            caches.answered(key(number), tip(1), found());
+            caches.answered(key(number), tip(1), (number % 2 == 0).then(found).flatten());
+            assert!(caches.found.entries.len() <= CACHE_MAX);
+            assert!(caches.absent.entries.len() <= CACHE_MAX);
+        }
+        let absent = key(count - 1);
+        caches.answered(key(0), tip(2), found());
+        assert_eq!(caches.found.entries.len(), 1, "what was found at an older tip is gone");
+        assert!(caches.absent.get(&absent, NEGATIVE_AGE).is_some(), "what was not there stays so");
+        caches.answered(absent.clone(), tip(2), found());
+        assert!(caches.absent.get(&absent, NEGATIVE_AGE).is_none(), "until it is found");
+    }
 }

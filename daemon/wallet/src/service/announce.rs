@@ -66,6 +66,12 @@ impl Announcer {
         self.note(txid, Stage::Seen, true)
     }
 
+    /// Lets go of transactions that nobody will hear of again.
+    pub(super) fn forget(&mut self, is_over: impl Fn(&Txid) -> bool) {
+        self.known.retain(|txid, _| !is_over(txid));
+        self.known.shrink_to(self.known.len().saturating_mul(2));
+    }
+
     /// Transactions to tell of, oldest first, with their heights. `unsent` are our own ones of which
     /// nobody knows whether they left the machine.
     pub(super) fn due(
@@ -144,6 +150,19 @@ mod tests {
         assert_eq!(announcer.due(&now, &none, Phase::Scanning), [(txid(1), Some(6))]);
         let now = canonical(&[(1, None), (2, Some(3)), (3, Some(7))]);
         assert_eq!(announcer.due(&now, &none, Phase::Following), [(txid(3), Some(7))]);
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_what_is_not_over() {
+        let mut announcer = Announcer::new(&canonical(&[]));
+        let none = HashSet::new();
+        for byte in 1..=200 {
+            let now = canonical(&[(byte, Some(6))]);
+            assert_eq!(announcer.due(&now, &none, Phase::Following).len(), 1);
+            announcer.forget(|over| *over != txid(byte));
+            assert_eq!(announcer.known.len(), 1);
+            assert_eq!(announcer.due(&now, &none, Phase::Following), [], "twice of nothing");
+        }
     }
 
     #[test]

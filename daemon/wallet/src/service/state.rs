@@ -217,6 +217,7 @@ impl State {
                 // Only now: until it is stored, the next commit builds on what was there before.
                 if let Some((graph, canonical)) = smaller {
                     (self.graph, self.canonical) = (graph, canonical);
+                    self.forget_finished();
                 }
             }
             Err(error) => tracing::error!(%error, "chain data could not be compacted"),
@@ -234,6 +235,18 @@ impl State {
                 .get(txid)
                 .is_none_or(|own| matches!(own.state, OwnTxState::Confirmed | OwnTxState::Rejected))
         })
+    }
+
+    /// What is kept about transactions that are set aside now goes, too: nothing will ever be sent again.
+    fn forget_finished(&mut self) {
+        let graph = &self.graph;
+        self.announcer.forget(|txid| graph.is_set_aside(*txid));
+        let own = self.store.facts().own_txs.keys().filter(|txid| graph.is_set_aside(**txid));
+        let over: Vec<Fact> = own.map(|txid| Fact::OwnTransactionOver { txid: *txid }).collect();
+        if let Err(error) = self.record(&over) {
+            // They stay where they are, and go with the next ones.
+            tracing::error!(%error, "finished transactions of ours could not be let go");
+        }
     }
 
     /// When [`State::tick`] should be called.

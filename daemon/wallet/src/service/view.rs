@@ -1,7 +1,7 @@
 //! Building the snapshot (`spec/wallet.md` 13.2): what does not change between two snapshots (address
 //! texts, extended keys, shapes of transactions) is computed once and kept.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bdk_wallet::bitcoin::{Address, Txid};
@@ -18,6 +18,8 @@ use crate::snapshot::{AccountView, AddressView, BranchView, Coin, CoinKind, Snap
 use crate::store::Facts;
 use crate::types::{Branch, Keychain, Mixdepth, WalletType};
 
+/// Shapes of transactions that are kept beyond twice the number of coins.
+const SHAPES_SPARE: usize = 64;
 /// BIP32 level of timelocked scripts.
 const BOND_BRANCH: u32 = 2;
 /// BIP32 level of burns.
@@ -143,9 +145,19 @@ impl Views {
                 account.imported.push(entry);
             }
         }
+        self.forget(&coins);
         let rounds = Arc::clone(parts.rounds);
         let template = self.template.clone();
         Snapshot { tip: parts.tip, sync: parts.sync, coins, accounts, rounds, ..template }
+    }
+
+    /// Lets go of shapes of transactions that left no coin, when most are such.
+    fn forget(&mut self, coins: &[Coin]) {
+        if self.shapes.len() <= SHAPES_SPARE.saturating_add(2 * coins.len()) {
+            return;
+        }
+        let present: HashSet<Txid> = coins.iter().map(|coin| coin.outpoint.txid).collect();
+        self.shapes.retain(|txid, _| present.contains(txid));
     }
 
     fn branch(

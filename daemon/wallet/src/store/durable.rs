@@ -24,6 +24,10 @@ use super::snapshot_file::{self, Loaded, Owner};
 use super::{ChainData, Fact, Facts, Statuses, Store, StoreError, StorePaths};
 use crate::chain::StatusHash;
 
+/// Rounds that are over and wait to be forgotten: more make it worth to write the journal anew. Each takes some 9 kB of
+/// memory, here and in the database.
+const OLD_ROUNDS: usize = 50;
+
 /// Opens the store of one wallet, creating what does not exist.
 ///
 /// `dek` is the data key from the wallet file. Blocks for file I/O; a wallet with 20 000 transactions
@@ -211,6 +215,11 @@ impl DurableStore {
         Ok(Self { paths, disk, keys, facts, journal, db, log: None, _lock: lock })
     }
 
+    /// Whether the journal is much longer than it must be, or many rounds are to be forgotten with the next rotation.
+    fn wants_rotation(&self) -> bool {
+        self.journal.wants_rotation() || self.facts.old_rounds().count() > OLD_ROUNDS
+    }
+
     fn log(&mut self) -> Result<(&mut ChainLog, &mut Database), StoreError> {
         if self.log.is_none() {
             self.load_chain()?;
@@ -277,7 +286,7 @@ impl Store for DurableStore {
     }
 
     fn wants_compaction(&self) -> bool {
-        self.log.as_ref().is_some_and(ChainLog::wants_compaction) || self.journal.wants_rotation()
+        self.log.as_ref().is_some_and(ChainLog::wants_compaction) || self.wants_rotation()
     }
 
     fn compact(&mut self, merged: &ChainData) -> Result<(), StoreError> {
@@ -288,7 +297,7 @@ impl Store for DurableStore {
         let (log, db) = self.log()?;
         log.compacted(db, size)?;
         self.db.commit()?;
-        if self.journal.wants_rotation() {
+        if self.wants_rotation() {
             let forgotten = self.facts.forget_rounds();
             self.journal.rotate(&self.facts)?;
             let number = self.journal.last_number();

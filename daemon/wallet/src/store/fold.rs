@@ -84,7 +84,10 @@ pub(super) fn subject(entry: &Fact) -> Vec<u8> {
         Fact::CommitmentUsed { outpoint, index, .. } => {
             (5, [serialize(outpoint), vec![*index]].concat())
         }
-        Fact::OwnTransaction { txid, .. } => (6, serialize(txid)),
+        // One subject: what is over takes the place of the transaction.
+        Fact::OwnTransaction { txid, .. } | Fact::OwnTransactionOver { txid } => {
+            (6, serialize(txid))
+        }
         Fact::OwnTransactionState { txid, .. } => (7, serialize(txid)),
         Fact::SyncedOnce => (8, Vec::new()),
         Fact::Imported => (9, Vec::new()),
@@ -134,6 +137,26 @@ mod tests {
         let read: Fact = ciborium::from_reader(bytes.as_slice()).expect("its own form");
         assert_eq!(&read, fact);
         hex::encode(bytes)
+    }
+
+    #[test]
+    fn a_transaction_that_is_over_leaves_nothing_behind() {
+        let mut facts = Facts::default();
+        for byte in 0..200 {
+            let txid = Txid::from_byte_array([byte; 32]);
+            let raw = vec![byte; 9000];
+            for fact in [
+                Fact::OwnTransaction { txid, raw, time: 1 },
+                Fact::OwnTransactionState { txid, state: OwnTxState::Confirmed },
+                Fact::OwnTransactionOver { txid },
+                // Late news of it do not bring it back.
+                Fact::OwnTransactionState { txid, state: OwnTxState::Confirmed },
+            ] {
+                written(&fact);
+                facts.apply(&fact);
+            }
+            assert_eq!((facts.own_txs.len(), facts.unfold().len()), (0, 0));
+        }
     }
 
     /// What journals hold must be readable for ever: a fact of the time before rounds, and each event of a round.

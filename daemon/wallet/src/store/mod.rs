@@ -126,6 +126,11 @@ pub enum Fact {
         /// New state.
         state: OwnTxState,
     },
+    /// A transaction of ours is so deep in the chain that it will never be sent again: it is forgotten.
+    OwnTransactionOver {
+        /// Its id.
+        txid: Txid,
+    },
     /// A complete sync has been made once.
     SyncedOnce,
     /// Facts of another program's wallet file were taken over.
@@ -204,7 +209,7 @@ pub struct Facts {
     pub bonds: BTreeSet<u16>,
     /// Used commitments: index and hash by coin.
     pub commitments: BTreeMap<OutPoint, BTreeMap<u8, [u8; 32]>>,
-    /// Our transactions.
+    /// Our transactions that are not over.
     pub own_txs: BTreeMap<Txid, OwnTx>,
     /// A complete sync has been made once.
     pub synced_once: bool,
@@ -252,6 +257,9 @@ impl Facts {
                     tx.state = *state;
                 }
             }
+            Fact::OwnTransactionOver { txid } => {
+                self.own_txs.remove(txid);
+            }
             Fact::SyncedOnce => self.synced_once = true,
             Fact::Imported => self.imported = true,
             Fact::StateLost => self.state_lost = true,
@@ -283,19 +291,21 @@ impl Facts {
     ///
     /// Returns how many were forgotten.
     pub(crate) fn forget_rounds(&mut self) -> usize {
-        let over = self.rounds.values().rev().filter(|round| round.is_over());
-        let forgotten: BTreeSet<RoundId> = over
-            .zip(0..)
-            .filter(|(round, newer)| {
-                let owed = round.begin.role == RoundRole::Maker
-                    && round.confirmed.is_some()
-                    && !round.accounted;
-                *newer >= if owed { 10 * MAX_KEPT_ROUNDS } else { MAX_KEPT_ROUNDS }
-            })
-            .map(|(round, _)| round.id)
-            .collect();
+        let forgotten: BTreeSet<RoundId> = self.old_rounds().collect();
         self.rounds.retain(|id, _| !forgotten.contains(id));
         forgotten.len()
+    }
+
+    /// The rounds that [`Self::forget_rounds`] forgets.
+    pub(crate) fn old_rounds(&self) -> impl Iterator<Item = RoundId> {
+        let over = self.rounds.values().rev().filter(|round| round.is_over());
+        let old = over.zip(0..).filter(|(round, newer)| {
+            let owed = round.begin.role == RoundRole::Maker
+                && round.confirmed.is_some()
+                && !round.accounted;
+            *newer >= if owed { 10 * MAX_KEPT_ROUNDS } else { MAX_KEPT_ROUNDS }
+        });
+        old.map(|(round, _)| round.id)
     }
 }
 

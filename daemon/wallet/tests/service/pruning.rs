@@ -8,10 +8,10 @@ use bdk_wallet::bitcoin::{BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 use joinery_wallet::path::ScriptPlace;
 use joinery_wallet::service::{OpenOptions, WalletHandle};
 use joinery_wallet::snapshot::Snapshot;
-use joinery_wallet::store::{ChainData, Store};
+use joinery_wallet::store::{ChainData, Fact, OwnTxState, Store};
 use joinery_wallet::types::{Branch, Keychain, Mixdepth, Network, WalletType};
 
-use crate::rig::{As, M0, Rig, at, coin, foreign, spend, until};
+use crate::rig::{As, M0, Rig, at, coin, eventually, foreign, spend, until};
 
 const TIP: u32 = 1300;
 /// Rounds whose every coin was spent long ago.
@@ -37,18 +37,22 @@ fn salted(n: u32) -> OutPoint {
     OutPoint { txid: Txid::from_byte_array([77; 32]), vout: n }
 }
 
-/// A deposit, its way into the next mixdepth, and its way out, forty times.
+/// A deposit, its way into the next mixdepth, and its way out.
+fn round(rig: &Rig, n: u32) -> [Transaction; 3] {
+    let deposit = spend(&[salted(n)], &[(script(rig, external(n)), 50_000 + u64::from(n))]);
+    let moved = spend(
+        &[at(&deposit, 0)],
+        &[(foreign(1), 7), (script(rig, internal(n)), 40_000 + u64::from(n))],
+    );
+    let out = spend(&[at(&moved, 1)], &[(foreign(2), 30_000)]);
+    [deposit, moved, out]
+}
+
+/// Forty such rounds.
 fn history(rig: &Rig) -> Vec<(Transaction, u32)> {
-    let keys = rig.keys();
-    let script = |_: &Rig, place| keys.master().script_pubkey(&place).expect("derived");
     let mut txs = Vec::new();
     for n in 0..ROUNDS {
-        let deposit = spend(&[salted(n)], &[(script(rig, external(n)), 50_000 + u64::from(n))]);
-        let moved = spend(
-            &[at(&deposit, 0)],
-            &[(foreign(1), 7), (script(rig, internal(n)), 40_000 + u64::from(n))],
-        );
-        let out = spend(&[at(&moved, 1)], &[(foreign(2), 30_000)]);
+        let [deposit, moved, out] = round(rig, n);
         txs.push((deposit, 10 + n));
         txs.push((moved, 60 + n));
         if n < OVER {
@@ -137,6 +141,76 @@ async fn a_wallet_without_its_finished_transactions_is_the_same() {
         stored(&rig).graph.tx_graph.txs.len() + expected,
         everything.graph.tx_graph.txs.len()
     );
+}
+
+/// What bounds the memory of a wallet that makes coinjoins for years.
+#[tokio::test]
+async fn however_long_the_past_no_more_transactions_are_held_than_the_limit() {
+    const LIMIT: usize = 20;
+    let rig = Rig::on(Network::Regtest, WalletType::FidelityBond, 1..=TIP);
+    ready(&rig, As::Recovered, LIMIT).await.close().await;
+    rig.store.compact_after(0);
+    let mut count = 0;
+    for step in 1..=4 {
+        // All of them are deeper than a thousand blocks.
+        let new = (count..10 * step).flat_map(|n| {
+            let [deposit, moved, out] = round(&rig, n);
+            [(deposit, 10 + n), (moved, 60 + n), (out, 110 + n)]
+        });
+        rig.chain.place_all(new.collect::<Vec<_>>());
+        count = 10 * step;
+        let wallet = ready(&rig, As::Known, LIMIT).await;
+        rig.chain.mine(&[]);
+        rig.chain.look().await;
+        until(&wallet, "the block", |snapshot| snapshot.height() == Some(TIP + step)).await;
+        assert!(wallet.snapshot().coins.is_empty());
+        wallet.close().await;
+        let data = stored(&rig);
+        assert!(data.graph.tx_graph.txs.len() <= LIMIT, "{}", data.graph.tx_graph.txs.len());
+        let all = usize::try_from(3 * count).expect("small");
+        assert_eq!(data.graph.tx_graph.txs.len() + data.pruned.len(), all, "nothing is lost");
+    }
+    let wallet = ready(&rig, As::Known, LIMIT).await;
+    let next = wallet.issue_address(M0, Branch::External).await.expect("issued").script_pubkey();
+    wallet.close().await;
+    assert_eq!(next, script(&rig, external(count)), "used addresses stay used");
+}
+
+#[tokio::test]
+async fn own_transactions_that_are_over_are_forgotten_and_no_others() {
+    let rig = rig();
+    let [_, over, _] = round(&rig, 0);
+    // Its output is spent, but not long ago.
+    let [_, recent, _] = round(&rig, ROUNDS - 2);
+    let waiting = spend(&[salted(300)], &[(script(&rig, external(51)), 5_000)]);
+    let mut facts = Vec::new();
+    for (tx, state) in [
+        (&over, OwnTxState::Confirmed),
+        (&recent, OwnTxState::Confirmed),
+        (&waiting, OwnTxState::Broadcast),
+    ] {
+        let (txid, raw) = (tx.compute_txid(), bdk_wallet::bitcoin::consensus::serialize(tx));
+        facts.push(Fact::OwnTransaction { txid, raw, time: 0 });
+        facts.push(Fact::OwnTransactionState { txid, state });
+    }
+    rig.store.reopen().record(&facts).expect("not failing");
+    ready(&rig, As::Recovered, 20).await.close().await;
+    rig.store.compact_after(0);
+    let wallet = ready(&rig, As::Known, 20).await;
+    rig.chain.mine(&[]);
+    rig.chain.look().await;
+    until(&wallet, "the block", |snapshot| snapshot.height() == Some(TIP + 1)).await;
+    eventually("what waits is sent again", || !rig.chain.broadcasts().is_empty()).await;
+    wallet.close().await;
+
+    let store = rig.store.reopen();
+    let left: Vec<Txid> = store.facts().own_txs.keys().copied().collect();
+    let mut expected = [recent.compute_txid(), waiting.compute_txid()];
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    assert!(stored(&rig).pruned.contains_key(&over.compute_txid()));
+    let sent = rig.chain.broadcasts().iter().map(Transaction::compute_txid).collect::<Vec<_>>();
+    assert!(sent.iter().all(|txid| *txid == waiting.compute_txid()));
 }
 
 #[tokio::test]

@@ -24,8 +24,14 @@ const EVERY: usize = 100;
 const MIXDEPTHS: usize = 5;
 /// Coins in each account at the start, satoshi.
 const COINS: [u64; 4] = [2_000_000; 4];
+/// The same of the taker, who pays the fees of all rounds.
+const TAKER_COINS: [u64; 8] = [2_000_000; 8];
 /// Equal amounts: one coin or two of each maker, so that the number of coins stays about the same.
 const AMOUNTS: std::ops::Range<u64> = 1_200_000..2_800_000;
+/// The taker merges the coins of an account each time: change would become too small to back a commitment. And it does
+/// not wait a minute for a maker that is missing on one machine.
+const SETTINGS: [(&str, &str, &str); 2] =
+    [("POLICY", "merge_algorithm", "greediest"), ("TIMEOUT", "maker_timeout_sec", "10")];
 /// More failures than this and something is wrong with the bench.
 const MAX_FAILED: usize = ROUNDS / 20;
 
@@ -40,19 +46,19 @@ pub(crate) async fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         );
     }
     let taker =
-        Participant::new(bench, &directory, "taker", &COINS, MIXDEPTHS, Kind::Usual).await?;
+        Participant::new(bench, &directory, "taker", &TAKER_COINS, MIXDEPTHS, Kind::Usual).await?;
+    for (section, field, value) in SETTINGS {
+        taker.daemon.client.configure(section, field, value).await?;
+    }
     stage::open(bench, &makers, std::slice::from_ref(&taker), MAKERS).await?;
     let mut events = taker.events().await?;
     let mut rng = StdRng::seed_from_u64(1);
     let (mut failed, mut sizes, mut begin) = (Vec::new(), Vec::new(), Instant::now());
     note(&mut sizes, 0, &makers, &taker, Duration::ZERO)?;
-    let mut amount = 0;
     for round in 1..=ROUNDS {
-        let mixdepth = round % MIXDEPTHS;
-        // Once around with each amount: no account runs dry.
-        if mixdepth == 1 {
-            amount = rng.random_range(AMOUNTS);
-        }
+        // From the richest account to the one after it: none runs dry.
+        let mixdepth = taker.daemon.client.richest_mixdepth().await?;
+        let amount = rng.random_range(AMOUNTS);
         let request = Request { mixdepth, amount, makers: ASKED };
         if let Err(reason) = taker.coinjoin(&mut events, request).await?.outcome {
             failed.push(reason);
