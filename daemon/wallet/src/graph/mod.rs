@@ -64,7 +64,12 @@ impl WalletGraph {
             return Err(ForeignChain);
         }
         let mut graph = IndexedTxGraph::new(index);
+        let first_seen = data.graph.tx_graph.first_seen.clone();
         graph.apply_changeset(data.graph);
+        // BDK restores when a transaction was seen last, and takes that for the first time.
+        for (txid, seen_at) in first_seen {
+            let _stored_already = graph.insert_seen_at(txid, seen_at);
+        }
         let pruned = Pruned::new(data.pruned, &graph.index);
         for place in pruned.places() {
             graph.index.note_paid_before(place);

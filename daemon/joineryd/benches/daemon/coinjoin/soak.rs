@@ -24,8 +24,8 @@ const EVERY: usize = 100;
 const MIXDEPTHS: usize = 5;
 /// Coins in each account at the start, satoshi.
 const COINS: [u64; 4] = [2_000_000; 4];
-/// The same of the taker, who pays the fees of all rounds.
-const TAKER_COINS: [u64; 8] = [2_000_000; 8];
+/// The same of the taker, who pays the fees of all rounds: some 140 000 satoshi each.
+const TAKER_COINS: [u64; 8] = [8_000_000; 8];
 /// Equal amounts: one coin or two of each maker, so that the number of coins stays about the same.
 const AMOUNTS: std::ops::Range<u64> = 1_200_000..2_800_000;
 /// The taker merges the coins of an account each time: change would become too small to back a commitment. And it does
