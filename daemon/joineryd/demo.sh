@@ -132,7 +132,8 @@ mine 6 || fail "no block could be mined"
 address=$(ask "$api/wallet/$wallet/address/new/3" | field address)
 demo_token=$token
 
-terms='{"txfee":"0","cjfee_a":"0","cjfee_r":"0.0003","ordertype":"sw0reloffer","minsize":"100000"}'
+# Of the 20 000 000 satoshi below that is less than 5 000, the lowest limit that a daemon may draw at its first start.
+terms='{"txfee":"0","cjfee_a":"0","cjfee_r":"0.0002","ordertype":"sw0reloffer","minsize":"100000"}'
 number=0
 for token in "${tokens[@]}"; do
   number=$((number + 1))

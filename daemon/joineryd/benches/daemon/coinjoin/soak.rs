@@ -24,7 +24,7 @@ const EVERY: usize = 100;
 const MIXDEPTHS: usize = 5;
 /// Coins in each account at the start, satoshi.
 const COINS: [u64; 4] = [2_000_000; 4];
-/// The same of the taker, who pays the fees of all rounds: some 140 000 satoshi each.
+/// The same of the taker, who pays the fees of all rounds.
 const TAKER_COINS: [u64; 8] = [8_000_000; 8];
 /// Equal amounts: one coin or two of each maker, so that the number of coins stays about the same.
 const AMOUNTS: std::ops::Range<u64> = 1_200_000..2_800_000;
