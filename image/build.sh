@@ -56,13 +56,14 @@ as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else fakeroot -s "$work/owners" 
 # --- Debian
 cache=${JOINERY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/joinery}/image
 mkdir -p "$cache"
-key=$(cat "$here"/{base.sh,packages.txt,dpkg.cfg,users.conf} | sha256sum | cut -c 1-16)
+# Not the time of the commit: what is kept from an earlier one must not differ. The day of Debian 13's release.
+base_time=1754697600
+key=$({ echo "$base_time"; cat "$here"/{base.sh,packages.txt,dpkg.cfg,users.conf}; } | sha256sum | cut -c 1-16)
 base=$cache/base-$key.tar
 if [ "${FRESH:-0}" = 1 ]; then rm -f "$base"; fi
 if [ ! -e "$base" ]; then
   find "$cache" -maxdepth 1 -name 'base-*.tar*' -delete
-  # Not the time of the commit: what is kept from an earlier one must not differ. The day of Debian 13's release.
-  SOURCE_DATE_EPOCH=1754697600 "$here/base.sh" "$base"
+  SOURCE_DATE_EPOCH=$base_time "$here/base.sh" "$base"
 fi
 
 # --- the root file system
