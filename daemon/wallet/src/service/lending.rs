@@ -37,7 +37,8 @@ fn share(round: &Round, coins: Vec<LentCoin>) -> Result<MakerShare, RoundError> 
 }
 
 impl State {
-    /// Everything that can be refused is looked at first; then one record makes all of it durable.
+    /// Everything that can be refused is looked at first. Nothing is durable yet: coins and scripts leave only after
+    /// [`Self::reveal_round`], whose record has all of it.
     pub(super) fn open_round(&mut self, asked: &MakerRound) -> Result<OpenedRound, RoundError> {
         let (mixdepth, outpoints) = (asked.mixdepth, &asked.coins);
         self.check_mixdepth(mixdepth)?;
@@ -80,7 +81,7 @@ impl State {
             Fact::Round { round: id.0, event: RoundEvent::Reserved { outpoints: held } },
         ];
         facts.extend(drawn.iter().flat_map(|drawn| drawn.facts.clone()));
-        self.record(&facts)?;
+        self.note(&facts);
         for keychain in drawn.iter().flat_map(|drawn| drawn.keychains) {
             self.issued(keychain);
         }

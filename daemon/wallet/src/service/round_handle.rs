@@ -34,8 +34,11 @@ impl WalletHandle {
     }
 
     /// Opens a maker's round: what was agreed, the coins that are held for it from now on, and the addresses of its two
-    /// outputs, durable together by one record of the journal. A maker has one taker waiting for all of it. The coins are
-    /// held as by [`WalletHandle::reserve`]; their keys stay here.
+    /// outputs. The coins are held as by [`WalletHandle::reserve`]; their keys stay here.
+    ///
+    /// Nothing of it may leave the machine yet: it is durable together with whatever the wallet records next, at the latest
+    /// when [`WalletHandle::reveal_round`] returns. A power cut before that leaves no trace of the round. The taker that
+    /// waits for all this waits for the disk once.
     ///
     /// # Errors
     /// [`RoundError::Unusable`] names the first coin that cannot be held; [`RoundError::Refused`] when the agreement
@@ -49,7 +52,7 @@ impl WalletHandle {
         opened.map(BegunRound::take)
     }
 
-    /// Makes durable that coins and outputs of a maker's round are told to its taker for this commitment, and proves with
+    /// Makes a maker's round durable, and that its coins and outputs are told to its taker for this commitment; proves with
     /// one of the coins that the session key is ours. The outputs must have been shown to nobody else. For the same
     /// commitment it may be asked again; nothing more is recorded then.
     ///
@@ -142,7 +145,8 @@ impl WalletHandle {
     }
 
     /// Durably ends the conversation part of a round. Without a signature of ours its coins are free from then on;
-    /// what was signed is still followed. A sentence that is too long is cut.
+    /// what was signed is still followed. A sentence that is too long is cut. The end of a maker's round that no taker was
+    /// told of is durable with the next record only, like its beginning, and needs no disk.
     ///
     /// # Errors
     /// [`RoundError::NoSuchRound`], [`RoundError::Ended`] when it was ended before (the first end stands),

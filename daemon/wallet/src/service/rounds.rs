@@ -413,7 +413,14 @@ impl State {
         }
         let RoundEnd { code, text, time } = end;
         let end = RoundEnd { code: cut(code, MAX_WORD), text: cut(text, MAX_SENTENCE), time };
-        self.record_event(id, RoundEvent::Ended(end))
+        let end = RoundEvent::Ended(end);
+        if round.begin.role == RoundRole::Maker && round.commitment.is_none() {
+            // Nobody was told of it: its coins are free at once, whether the disk takes the end or not.
+            self.note(&[Fact::Round { round: id.0, event: end }]);
+            self.publish_or_wait();
+            return Ok(());
+        }
+        self.record_event(id, end)
     }
 
     pub(super) fn keep_transaction(

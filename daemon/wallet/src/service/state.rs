@@ -365,6 +365,12 @@ impl State {
         Ok(())
     }
 
+    /// Like [`Self::record`], durable only with what is recorded next: for what nobody is told before that.
+    pub(super) fn note(&mut self, facts: &[Fact]) {
+        self.store.note(facts);
+        self.note_rounds(facts);
+    }
+
     /// Refuses what a wallet that was opened for the maker only must not do.
     pub(super) fn check_full(&self) -> Result<(), ServiceError> {
         if self.maker_only.load(Ordering::Acquire) { Err(ServiceError::MakerOnly) } else { Ok(()) }

@@ -321,6 +321,71 @@ fn address_issued_once_across_crash() {
     }
 }
 
+/// What is noted counts from the next record on, in one piece with it, whatever fails or ends in between, and in both copies.
+#[test]
+fn what_is_noted_is_durable_with_the_next_record() {
+    let index = |facts: &Facts| facts.issued.get(&(0, 0)).copied().unwrap_or_default();
+    let issued = |next_unused| Fact::Issued { mixdepth: 0, branch: 0, next_unused };
+    let (mut recorded, mut refused, mut lost, mut kept) = (0, 0, 0, 0);
+    for fault in [Fault::Once, Fault::PowerCut] {
+        for at in 0..60 {
+            let dir = tempfile::tempdir().expect("temp dir");
+            let paths = StorePaths {
+                db: dir.path().join("db"),
+                journal: dir.path().join("journal"),
+                snapshot: dir.path().join("chain"),
+            };
+            let disk = SimDisk::new(at);
+            let open = || {
+                let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+                DurableStore::open(&paths, &[9; 32], shared).expect("the disk works again")
+            };
+            let mut store = open();
+            disk.break_at(usize::try_from(at).expect("small") % 30, fault);
+            let mut acknowledged = 0;
+            for n in 1..14 {
+                store.note(&[issued(u32::from(n))]);
+                assert_eq!(index(store.facts()), u32::from(n), "readers see it at once");
+                if n % 4 == 2 {
+                    let _ = store.compact(&ChainData::default());
+                }
+                if store.record(&[month(n)]).is_ok() {
+                    (acknowledged, recorded) = (n, recorded + 1);
+                } else {
+                    refused += 1;
+                }
+            }
+            store.note(&[issued(100)]);
+            drop(store);
+            disk.restart();
+            let store = open();
+            let (bonds, next) = (store.facts().bonds.clone(), index(store.facts()));
+            let case = format!("{fault:?} at operation {at}");
+            assert!(acknowledged == 0 || bonds.contains(&acknowledged), "{case}");
+            // A month never comes without what was noted before it.
+            assert!(bonds.last().is_none_or(|&last| next >= u32::from(last)), "{case}: {next}");
+            assert_ne!(next, 100, "{case}: nothing was recorded after it");
+            if bonds.contains(&13) {
+                kept += 1;
+            } else {
+                lost += 1;
+            }
+            drop(store);
+            // The copy in the database has it, too.
+            disk.rename(&paths.journal, Path::new("/gone")).expect("works");
+            let store = open();
+            assert!(store.recovered_from_loss(), "{case}");
+            if bonds.contains(&13) {
+                assert_eq!(index(store.facts()), 13, "{case}");
+            }
+        }
+    }
+    assert!(
+        recorded > 500 && refused > 100 && lost > 20 && kept > 50,
+        "{recorded} {refused} {lost} {kept}"
+    );
+}
+
 /// The events of one round, in the order in which roles record them.
 fn steps(round: u64) -> Vec<Vec<Fact>> {
     let txid = Txid::from_byte_array([round.to_le_bytes()[0]; 32]);

@@ -66,6 +66,8 @@ pub(super) struct DurableStore {
     disk: Arc<dyn Disk>,
     keys: Arc<Keys>,
     facts: Facts,
+    /// Part of `facts`, and in neither file yet.
+    noted: Vec<Fact>,
     journal: Journal,
     db: Database,
     /// Present after the chain data was loaded.
@@ -212,7 +214,17 @@ impl DurableStore {
             db.commit()?;
         }
         let (paths, keys) = (paths.clone(), Arc::clone(&keys));
-        Ok(Self { paths, disk, keys, facts, journal, db, log: None, _lock: lock })
+        Ok(Self {
+            paths,
+            disk,
+            keys,
+            facts,
+            noted: Vec::new(),
+            journal,
+            db,
+            log: None,
+            _lock: lock,
+        })
     }
 
     /// Whether the journal is much longer than it must be, or many rounds are to be forgotten with the next rotation.
@@ -240,15 +252,27 @@ impl Store for DurableStore {
         if facts.is_empty() {
             return Ok(());
         }
-        self.journal.append(facts, &self.facts)?;
+        let noted = self.noted.len();
+        // Where the journal is written anew first, that has what is noted, too: folded in twice it is the same.
+        self.noted.extend_from_slice(facts);
+        if let Err(error) = self.journal.append(&self.noted, &self.facts) {
+            self.noted.truncate(noted);
+            return Err(error);
+        }
         facts.iter().for_each(|fact| self.facts.apply(fact));
+        let written = std::mem::take(&mut self.noted);
         // From here on the facts are durable and the answer is yes. A database that fails is noticed by
         // its next user, and the next opening brings it up to date.
         let number = self.journal.last_number();
-        if let Err(error) = fact_table::put(&mut self.db, &self.keys, number, facts) {
+        if let Err(error) = fact_table::put(&mut self.db, &self.keys, number, &written) {
             tracing::warn!(%error, "facts are in the journal only");
         }
         Ok(())
+    }
+
+    fn note(&mut self, facts: &[Fact]) {
+        facts.iter().for_each(|fact| self.facts.apply(fact));
+        self.noted.extend_from_slice(facts);
     }
 
     fn load_chain(&mut self) -> Result<(ChainData, Statuses), StoreError> {
@@ -301,7 +325,8 @@ impl Store for DurableStore {
             let forgotten = self.facts.forget_rounds();
             self.journal.rotate(&self.facts)?;
             let number = self.journal.last_number();
-            fact_table::put(&mut self.db, &self.keys, number, &[])?;
+            let written = std::mem::take(&mut self.noted);
+            fact_table::put(&mut self.db, &self.keys, number, &written)?;
             if forgotten > 0 {
                 let rounds = &self.facts.rounds;
                 fact_table::forget(&mut self.db, &self.keys, |id| rounds.contains_key(&id))?;

@@ -25,6 +25,8 @@ struct Chain {
 #[derive(Debug, Default)]
 struct Shared {
     log: Vec<Fact>,
+    /// The last facts of the log that were only noted.
+    noted: usize,
     durable: Chain,
     current: Chain,
     failing: bool,
@@ -63,6 +65,9 @@ impl MemoryStore {
         {
             let mut shared = self.shared();
             shared.durable = shared.current.clone();
+            let durable = shared.log.len() - shared.noted;
+            shared.log.truncate(durable);
+            shared.noted = 0;
             shared.log.iter().for_each(|fact| facts.apply(fact));
         }
         Self { shared: Arc::clone(&self.shared), facts }
@@ -137,10 +142,19 @@ impl Store for MemoryStore {
     fn record(&mut self, facts: &[Fact]) -> Result<(), StoreError> {
         let mut shared = self.writable("record")?;
         shared.log.extend_from_slice(facts);
+        shared.noted = 0;
         shared.records += 1;
         drop(shared);
         facts.iter().for_each(|fact| self.facts.apply(fact));
         Ok(())
+    }
+
+    fn note(&mut self, facts: &[Fact]) {
+        let mut shared = self.shared();
+        shared.log.extend_from_slice(facts);
+        shared.noted += facts.len();
+        drop(shared);
+        facts.iter().for_each(|fact| self.facts.apply(fact));
     }
 
     fn load_chain(&mut self) -> Result<(ChainData, Statuses), StoreError> {

@@ -402,6 +402,11 @@ pub trait Store: Send + std::fmt::Debug {
     /// After an error nothing of the call may be relied upon and nothing may be revealed.
     fn record(&mut self, facts: &[Fact]) -> Result<(), StoreError>;
 
+    /// Folds facts into [`Store::facts`] that nobody outside may be told of yet. They become durable with what is recorded
+    /// next, all of it or none, so that two steps that follow each other wait for the disk once. When the process ends
+    /// before that, they never were.
+    fn note(&mut self, facts: &[Fact]);
+
     /// Chain data and statuses as of the last commit.
     ///
     /// # Errors

@@ -227,19 +227,19 @@ impl Filmed<'_> {
         id
     }
 
-    /// A maker's round with its coin and both addresses, which are durable together, and what a taker is told.
+    /// A maker's round with its coin and both addresses, which are durable together with what a taker is told.
     async fn told(&mut self, coin: OutPoint, commitment: u8) -> (RoundId, [ScriptBuf; 2]) {
         let opened = self.wallet.open_round(lend(&[coin])).await;
         let OpenedRound { id, equal, change, .. } = opened.expect("opened");
+        self.cut();
+        let scripts = [equal.script_pubkey(), change.script_pubkey()];
+        let told = self.wallet.reveal_round(id, [commitment; 32], SESSION, coin).await;
+        told.expect("recorded");
         let new = self.known.rounds.insert(id, (vec![coin], Vec::new())).is_none();
         assert!(new, "number used twice");
         for address in [&equal, &change] {
             assert!(self.known.issued.insert(address.clone()), "issued twice");
         }
-        self.cut();
-        let scripts = [equal.script_pubkey(), change.script_pubkey()];
-        let told = self.wallet.reveal_round(id, [commitment; 32], SESSION, coin).await;
-        told.expect("recorded");
         self.cut();
         (id, scripts)
     }

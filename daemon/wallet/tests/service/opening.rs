@@ -41,7 +41,7 @@ async fn what_a_maker_tells_its_taker_comes_by_one_record_and_serves_to_the_end(
     asked.sort_unstable();
     asked.reverse();
     let opened = open(&wallet, &asked, ACCOUNTS).await.expect("opened");
-    assert_eq!(rig.store.records() - before, 1, "one append, one sync");
+    assert_eq!(rig.store.records(), before, "nothing leaves yet, and nothing waits for the disk");
     assert_eq!(news(&mut events, 2).await, [RoundNews::Begun, RoundNews::Coins]);
     assert_eq!(opened.id, RoundId(1));
     let snapshot = wallet.snapshot();
@@ -52,6 +52,8 @@ async fn what_a_maker_tells_its_taker_comes_by_one_record_and_serves_to_the_end(
         assert_eq!(own.script, held.script);
     }
     let (equal, change) = (opened.equal, opened.change);
+    wallet.reveal_round(opened.id, [1; 32], SESSION, asked[0]).await.expect("recorded");
+    assert_eq!(rig.store.records() - before, 1, "one append, one sync");
     assert_eq!(next_unused(&wallet), [1, 1]);
     let again = wallet.issue_address(Mixdepth(1), Branch::Internal).await.expect("issued");
     assert_ne!(again, equal);
@@ -73,7 +75,7 @@ async fn what_a_maker_tells_its_taker_comes_by_one_record_and_serves_to_the_end(
 async fn a_round_that_cannot_be_opened_leaves_nothing_behind() {
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1, 2, 3]).await;
-    let held = open(&wallet, &coins[..1], ACCOUNTS).await.expect("opened").id;
+    open(&wallet, &coins[..1], ACCOUNTS).await.expect("opened");
     wallet.set_frozen(vec![(coins[2], true)]).await.expect("free");
     let unknown = OutPoint { vout: 7, ..coins[0] };
     let before = (rig.store.records(), next_unused(&wallet));
@@ -102,15 +104,39 @@ async fn a_round_that_cannot_be_opened_leaves_nothing_behind() {
     assert_eq!((rig.store.records(), next_unused(&wallet)), before);
     assert_eq!(wallet.rounds().len(), 1);
     assert!(!coin(&wallet.snapshot(), coins[1]).expect("coin").locked);
+}
 
+/// Nothing is told, the coins are free again, and no address is given to two takers.
+#[tokio::test]
+async fn a_full_disk_stops_a_round_before_anything_is_told() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
     rig.store.set_failing(true);
-    let refused = open(&wallet, &coins[1..2], ACCOUNTS).await;
-    assert!(matches!(refused, Err(RoundError::Store(_))), "{refused:?}");
-    assert!(!coin(&wallet.snapshot(), coins[1]).expect("coin").locked);
-    assert_eq!(next_unused(&wallet), before.1);
+    let opened = open(&wallet, &coins, ACCOUNTS).await.expect("in memory");
+    let told = wallet.reveal_round(opened.id, [1; 32], SESSION, coins[0]).await;
+    assert!(matches!(told, Err(RoundError::Store(_))), "{told:?}");
+    assert!(coin(&wallet.snapshot(), coins[0]).expect("coin").locked);
+    wallet.end_round(opened.id, end("wallet_refused")).await.expect("needs no disk");
+    assert!(!coin(&wallet.snapshot(), coins[0]).expect("coin").locked);
     rig.store.set_failing(false);
-    let opened = open(&wallet, &coins[1..2], ACCOUNTS).await.expect("works again");
-    assert_eq!(opened.id, RoundId(held.0 + 1));
+    let again = open(&wallet, &coins, ACCOUNTS).await.expect("opened");
+    assert_eq!(again.id, RoundId(opened.id.0 + 1));
+    assert!(again.equal != opened.equal && again.change != opened.change);
+    wallet.reveal_round(again.id, [1; 32], SESSION, coins[0]).await.expect("recorded");
+    // A power cut now: what was told is there, and so is what came before it.
+    let kept = rig.store.reopen_after_crash();
+    let rounds = &kept.facts().rounds;
+    assert!(rounds[&opened.id].is_over() && rounds[&again.id].commitment == Some([1; 32]));
+    assert_eq!(kept.facts().issued[&(1, 1)], 2);
+}
+
+#[tokio::test]
+async fn a_power_cut_before_anything_is_told_leaves_no_trace_of_a_round() {
+    let rig = Rig::new();
+    let (wallet, coins) = funded(&rig, &[1]).await;
+    let before = rig.store.reopen_after_crash().facts().clone();
+    open(&wallet, &coins, ACCOUNTS).await.expect("opened");
+    assert_eq!(rig.store.reopen_after_crash().facts(), &before);
 }
 
 #[tokio::test]

@@ -355,6 +355,9 @@ async fn a_panic_closes_the_wallet_instead_of_hanging() {
             assert!(!facts.iter().any(|fact| matches!(fact, Fact::BondIssued { .. })), "trap");
             self.0.record(facts)
         }
+        fn note(&mut self, facts: &[Fact]) {
+            self.0.note(facts);
+        }
         fn load_chain(&mut self) -> Result<(ChainData, Statuses), StoreError> {
             self.0.load_chain()
         }
