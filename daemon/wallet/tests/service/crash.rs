@@ -19,7 +19,9 @@ use secrecy::SecretString;
 
 use crate::fake_chain::OnBroadcast;
 use crate::rig::{As, M0, Rig, at, coin, foreign, out, payment, until};
-use crate::rounds::{SESSION, begin, clock, coinjoin, complete, earning, end, lend, round, sign};
+use crate::round_stage::{
+    SESSION, begin, clock, coinjoin, complete, earning, end, lend, round, sign,
+};
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("directory");

@@ -3,12 +3,16 @@
 mod crash;
 mod display;
 mod fake_chain;
+mod following;
 mod freezing;
 mod issuing;
+mod lending;
 mod maker_only;
 mod opening;
 mod pruning;
 mod rig;
+mod round_sending;
+mod round_stage;
 mod round_worlds;
 mod rounds;
 mod sending;

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::rig::{As, Rig, eventually, foreign, password, payment, spend, until};
-use crate::rounds::{SESSION, begin, clock, end, funded, lend, round};
+use crate::round_stage::{SESSION, begin, clock, end, funded, lend, round};
 
 /// What each coin of these tests is worth, satoshi.
 const COIN: u64 = 100_000;
@@ -496,7 +496,7 @@ async fn the_password_opens_it_for_everything_and_a_wrong_one_does_not() {
 /// A taker's round that a power cut interrupted waits for the password: without it nothing of it is sent or ended.
 #[tokio::test]
 async fn an_interrupted_round_of_the_taker_is_taken_up_with_the_password() {
-    use crate::rounds::{complete, earning};
+    use crate::round_stage::{complete, earning};
 
     let rig = Rig::new();
     let (wallet, coins) = funded(&rig, &[1]).await;

@@ -10,7 +10,9 @@ use joinery_wallet::store::{Fact, Store};
 use joinery_wallet::types::{Branch, Mixdepth};
 
 use crate::rig::{As, M0, Rig, coin, eventually, until};
-use crate::rounds::{SESSION, clock, coinjoin, end, funded, futures_poll, lend, news, round, sign};
+use crate::round_stage::{
+    SESSION, clock, coinjoin, end, funded, futures_poll, lend, news, round, sign,
+};
 
 const ACCOUNTS: RoundAccounts = RoundAccounts { equal: Mixdepth(1), change: M0 };
 

@@ -19,7 +19,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::fake_chain::OnBroadcast;
 use crate::rig::{As, Rig, at, coin, out, payment, spend, until};
-use crate::rounds::{SESSION, begin, clock, earning, end, lend, sign};
+use crate::round_stage::{SESSION, begin, clock, earning, end, lend, sign};
 
 /// Worlds, and steps in each.
 const WORLDS: u64 = 20;
