@@ -18,7 +18,7 @@ use joinery_wallet::types::{Branch, Mixdepth};
 use secrecy::SecretString;
 
 use crate::fake_chain::OnBroadcast;
-use crate::rig::{As, M0, Rig, at, coin, foreign, out, payment, until};
+use crate::rig::{As, M0, Rig, at, coin, eventually, foreign, out, payment, until};
 use crate::round_stage::{
     SESSION, begin, clock, coinjoin, complete, earning, end, lend, round, sign,
 };
@@ -126,16 +126,25 @@ async fn a_kill_at_any_step_loses_no_address_label_flag_or_payment() {
     assert_eq!(snapshot.coins[0].outpoint.txid, txid);
     let next = wallet.issue_address(M0, Branch::Internal).await.expect("issued");
     assert_ne!(next.script_pubkey(), snapshot.coins[0].script, "change is not handed out again");
+    // The snapshot shows it from the start; what the server said is written down a moment after it was said.
+    let mut looks = 0;
+    eventually("written down as sent", || {
+        looks += 1;
+        let image = rig.dir.path().join(format!("look-{looks}"));
+        copy(&sent, &image);
+        own_state(&rig, &image, txid) == OwnTxState::Broadcast
+    })
+    .await;
     wallet.close().await;
-    let keys = {
-        let directory =
-            WalletDirectory::new(sent.clone(), rig.network, KdfParams::lightest()).expect("opens");
-        directory
-            .open(&"test.jmdat".parse().expect("name"), &SecretString::from("correct horse"))
-            .expect("closed wallets are free")
-    };
+}
+
+/// What the files of a wallet that nobody has open say of a transaction of ours.
+fn own_state(rig: &Rig, directory: &Path, txid: Txid) -> OwnTxState {
+    let directory = WalletDirectory::new(directory.to_owned(), rig.network, KdfParams::lightest());
+    let (name, password) = ("test.jmdat".parse().expect("name"), "correct horse".into());
+    let keys = directory.expect("opens").open(&name, &password).expect("nobody has it open");
     let store = store::open(keys.store_paths().clone(), keys.dek()).expect("store opens");
-    assert_eq!(store.facts().own_txs[&txid].state, OwnTxState::Broadcast);
+    store.facts().own_txs[&txid].state
 }
 
 #[tokio::test]
@@ -400,7 +409,7 @@ async fn check_image(
     if send_interrupted {
         promised.extend(&known.kept);
     }
-    crate::rig::eventually("sent again", || sent().is_superset(&promised)).await;
+    eventually("sent again", || sent().is_superset(&promised)).await;
     assert!(sent().is_subset(&promised), "{case}");
     wallet.close().await;
 }

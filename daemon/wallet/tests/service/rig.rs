@@ -166,7 +166,7 @@ pub(crate) async fn until(
 }
 
 /// Waits for a condition that no event of the wallet announces.
-pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let wait = async {
         while !condition() {
             tokio::task::yield_now().await;
