@@ -1,7 +1,8 @@
 #!/bin/bash
 # Debian's part of the image: packages.txt installed into an empty root, as one tar file. The packages of the kernel, of
 # the firmware, of the boot loader and of busybox are not installed, only put beside it under /extra: build.sh takes
-# what it needs out of them, so no initramfs is built on an emulated processor.
+# what it needs out of them, so no initramfs is built on an emulated processor. There are two kernels: that of Debian 13,
+# and the newest of its backports for the Pi 5, whose I/O chip the other does not know (docs/decisions/0013-two-kernels.md).
 #
 # base.sh OUTPUT.tar
 set -euo pipefail
@@ -17,14 +18,19 @@ list() { sed 's/#.*//; /^[[:space:]]*$/d' "$1" | tr '\n' ',' ; }
 dpkg_options=()
 while read -r line; do dpkg_options+=(--dpkgopt="$line"); done < <(grep '^path-' "$here/dpkg.cfg")
 
-# apt of this machine, with the configuration of the image: the emulated one would take minutes.
+# apt of this machine, with the configuration of the image: the emulated one would take minutes. The backports are not known
+# to it before all else is there.
 # shellcheck disable=SC2016 # these variables are of the hook
 download='mkdir -p "$1/extra" && cd "$1/extra" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" &&
   kernel=$(apt-cache depends --no-recommends linux-image-arm64 | sed -n "s/^ *Depends: \(linux-image-[0-9].*\)/\1/p") &&
-  apt-get -o APT::Sandbox::User=root -q download "$kernel" firmware-brcm80211 raspi-firmware u-boot-rpi u-boot-qemu busybox-static'
+  apt-get -o APT::Sandbox::User=root -q download "$kernel" firmware-brcm80211 raspi-firmware u-boot-rpi u-boot-qemu busybox-static &&
+  echo "deb [signed-by=$keyring] $mirror trixie-backports main" >"$1/etc/apt/sources.list.d/backports.list" && apt-get -q update &&
+  newest=$(apt-cache madison linux-image-arm64 | sed -n "s/^[^|]*| *\([^ ]*\) *|.* trixie-backports.*/\1/p" | sort -V | tail -n 1) &&
+  newer=$(apt-cache show "linux-image-arm64=$newest" | sed -n "s/^Depends:.* linux-image-\([0-9][^ ]*\).*/\1/p") &&
+  apt-get -o APT::Sandbox::User=root -q download "linux-base-$newer" "linux-binary-$newer" "linux-modules-$newer"'
 
 # What the hooks need is not visible to them by itself.
-export here
+export here keyring mirror
 mmdebstrap --variant=minbase --architectures=arm64 --include="$(list "$here/packages.txt")" \
   --aptopt='Acquire::Languages "none"' --aptopt='Apt::Install-Recommends "false"' \
   --dpkgopt=force-unsafe-io "${dpkg_options[@]}" \

@@ -119,6 +119,9 @@ mkdir "$boot"
 firmware=$(extracted raspi-firmware)/usr/lib/raspi-firmware
 cp "$firmware"/{bootcode.bin,start.elf,start_cd.elf,start4.elf,start4cd.elf,fixup.dat,fixup_cd.dat,fixup4.dat,fixup4cd.dat} "$boot"
 cp "$work"/extra/kernel/usr/lib/linux-image-*/broadcom/{bcm2837-rpi-3-*,bcm2837-rpi-zero-2-w,bcm2711-rpi-4-b}.dtb "$boot"
+cp "$work"/extra/kernel-pi5/usr/lib/modules/*/dtb/broadcom/{bcm2712-rpi-5-b,bcm2712-d-rpi-5-b}.dtb "$boot"
+# What the firmware calls the newer stepping of the chip.
+cp "$boot/bcm2712-d-rpi-5-b.dtb" "$boot/bcm2712d0-rpi-5-b.dtb"
 cp "$(extracted u-boot-rpi)/usr/lib/u-boot/rpi_arm64/u-boot.bin" "$boot"
 cp "$here"/boot/{config.txt,joinery.txt} "$boot"
 # What U-Boot needs to know of the kernel's command line; docs/image.md says why each is there.

@@ -31,26 +31,56 @@ done
 mkdir -p "$root/etc/joinery"
 ln -sf /run/joinery-box/joineryd.toml "$root/etc/joinery/joineryd.toml"
 
-# --- kernel and modules
-mv "$work"/linux-image-*.deb "$work/kernel_.deb"
-kernel=$(extract kernel)
-release=$(basename "$kernel"/usr/lib/modules/*)
-cp "$kernel/boot/vmlinuz-$release" "$root/boot/Image"
-
-# Copies modules with what they depend on. What is built in needs no copy; an unknown name is an error.
-copy_modules() { # TO, names on standard input
-  local to=$1/usr/lib/modules/$release name path
+# --- kernels, each with its modules and its initrd: Debian 13's, and beside it that of Debian 13's backports for the Pi 5
+# Copies modules with what they depend on, uncompressed: root slot and initrd are compressed as a whole where it counts, and a
+# start is quicker. What is built in needs no copy; an unknown name is an error.
+copy_modules() { # FROM RELEASE TO, names on standard input
+  local from=$1/usr release=$2 to=$3/usr/lib/modules/$2 name path
   mkdir -p "$to"
-  cp "$kernel/usr/lib/modules/$release/"modules.{order,builtin,builtin.modinfo} "$to"
+  cp "$from/lib/modules/$release/"modules.{order,builtin,builtin.modinfo} "$to"
   for name in $(cat); do
-    modprobe -d "$kernel/usr" -S "$release" --show-depends "$name" || { echo "root.sh: no module $name" >&2; return 1; }
+    modprobe -d "$from" -S "$release" --show-depends "$name" || { echo "root.sh: no module $name" >&2; return 1; }
   done | sed -n "s#^insmod .*/$release/\(kernel/[^ ]*\).*#\1#p" | sort -u | while read -r path; do
-    install -D -m 0644 "$kernel/usr/lib/modules/$release/$path" "$to/$path"
+    install -D -m 0644 "$from/lib/modules/$release/$path" "$to/$path"
   done
+  find "$to" -name '*.ko.xz' -exec xz -d {} +
+  depmod -b "$3" "$release"
 }
-depmod -b "$kernel/usr" "$release"
-listed "$here/modules.txt" | copy_modules "$root"
-depmod -b "$root" "$release"
+busybox=$(extract busybox-static)/usr/bin/busybox
+# Busybox, a handful of modules, one script.
+make_initrd() { # KERNEL RELEASE MODULES TO
+  local initrd=$work/initrd name
+  rm -rf "$initrd"
+  mkdir -p "$initrd"/{bin,dev,proc,sys,root,usr/lib}
+  ln -s usr/lib "$initrd/lib"
+  cp "$busybox" "$initrd/bin/busybox"
+  for name in sh mount modprobe cat sed grep sleep switch_root readlink dd od tr; do ln -s busybox "$initrd/bin/$name"; done
+  listed "$3" | sed '/^[[:space:]]*$/d' >"$initrd/modules.load"
+  copy_modules "$1" "$2" "$initrd" <"$initrd/modules.load"
+  sed "s/@SIGNATURE@/$signature/g" "$here/initrd/init" >"$initrd/init"
+  chmod 0755 "$initrd/init"
+  find "$initrd" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+  (cd "$initrd" && find . | sort | cpio --quiet --reproducible -o -H newc -R 0:0) | zstd -q -19 -T1 >"$4"
+}
+# Takes what a kernel's packages hold, the file of the kernel among it; BOARDS is in the names of its lists, SUFFIX in those
+# of what the boot loader's script takes.
+install_kernel() { # DIRECTORY FILE BOARDS SUFFIX
+  local release
+  release=$(basename "$1"/usr/lib/modules/*)
+  cp "$2" "$root/boot/Image$4"
+  depmod -b "$1/usr" "$release"
+  { listed "$here/modules.txt"; listed "$here/modules-$3.txt"; } | copy_modules "$1" "$release" "$root"
+  make_initrd "$1" "$release" "$here/initrd/modules-$3.txt" "$root/boot/initrd$4"
+}
+unpack() { # DIRECTORY PACKAGES...
+  local package
+  for package in "${@:2}"; do dpkg-deb -x "$package" "$1"; done
+}
+mkdir "$work"/kernel{,-pi5}
+unpack "$work/kernel" "$work"/linux-image-*.deb
+unpack "$work/kernel-pi5" "$work"/linux-{base,binary,modules}-*.deb
+install_kernel "$work/kernel" "$work"/kernel/boot/vmlinuz-* pi3-4 ''
+install_kernel "$work/kernel-pi5" "$work"/kernel-pi5/usr/lib/modules/*/vmlinuz pi5 -pi5
 
 # --- firmware of the boards' Wi-Fi; /usr/lib/firmware/brcm of Raspberry Pi's own package has what Debian's lacks
 brcm=$(extract firmware-brcm80211)/usr/lib/firmware pi=$(extract raspi-firmware)/usr/lib/firmware
@@ -63,22 +93,6 @@ for name in brcmfmac43430-sdio brcmfmac43455-sdio brcmfmac43456-sdio; do
     done
   done
 done
-
-# --- initrd: busybox, a handful of modules, one script
-initrd=$work/initrd
-mkdir -p "$initrd"/{bin,dev,proc,sys,root,usr/lib}
-ln -s usr/lib "$initrd/lib"
-cp "$(extract busybox-static)/usr/bin/busybox" "$initrd/bin/busybox"
-for name in sh mount modprobe cat sed grep sleep switch_root readlink dd od tr; do ln -s busybox "$initrd/bin/$name"; done
-listed "$here/initrd/modules.txt" | sed '/^[[:space:]]*$/d' >"$initrd/modules.load"
-copy_modules "$initrd" <"$initrd/modules.load"
-# Uncompressed: the initrd is compressed as a whole.
-find "$initrd/usr/lib/modules" -name '*.ko.xz' -exec xz -d {} +
-depmod -b "$initrd" "$release"
-sed "s/@SIGNATURE@/$signature/g" "$here/initrd/init" >"$initrd/init"
-chmod 0755 "$initrd/init"
-find "$initrd" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-(cd "$initrd" && find . | sort | cpio --quiet --reproducible -o -H newc -R 0:0) | zstd -q -19 -T1 >"$root/boot/initrd"
 
 # --- units
 on=(systemd-networkd.service systemd-resolved.service systemd-timesyncd.service nftables.service avahi-daemon.service

@@ -18,7 +18,16 @@ if load ${state} ${scriptaddr} joinery.env; then
   fi
 fi
 
-# Away from where U-Boot's defaults lie too close together for a kernel of 38 MB: kernel 16 MB after, initrd 80 MB after.
+# The device tree that the firmware, or the emulator, filled in, says which kernel of the slot this board needs.
+if test "${fdt_addr}" = ""; then setenv fdt_addr ${fdtcontroladdr}; fi
+setenv board
+if fdt addr ${fdt_addr}; then
+  setenv chip
+  fdt get value chip / compatible 1
+  if test "${chip}" = brcm,bcm2712; then setenv board -pi5; fi
+fi
+
+# Away from where U-Boot's defaults lie too close together for a kernel of 53 MB: kernel 16 MB after, initrd 80 MB after.
 setexpr kernel_at ${kernel_addr_r} + 0x1000000
 setexpr initrd_at ${kernel_addr_r} + 0x5000000
 
@@ -29,8 +38,8 @@ for try in ${BOOT_ORDER}; do
     if test "${try}" = A && test ${BOOT_A_LEFT} -gt 0; then setenv part 2; setexpr BOOT_A_LEFT ${BOOT_A_LEFT} - 1; fi
     if test "${try}" = B && test ${BOOT_B_LEFT} -gt 0; then setenv part 3; setexpr BOOT_B_LEFT ${BOOT_B_LEFT} - 1; fi
     if test "${part}" != ""; then
-      if load ${devtype} ${devnum}:${part} ${kernel_at} boot/Image; then
-        if load ${devtype} ${devnum}:${part} ${initrd_at} boot/initrd; then
+      if load ${devtype} ${devnum}:${part} ${kernel_at} boot/Image${board}; then
+        if load ${devtype} ${devnum}:${part} ${initrd_at} boot/initrd${board}; then
           setenv slot ${try}
           setenv initrd_size ${filesize}
         fi
@@ -52,8 +61,7 @@ fi
 env export -c -s 0x200 ${scriptaddr} BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT
 fatwrite ${state} ${scriptaddr} joinery.env 0x200
 
-# The device tree that the firmware, or the emulator, filled in; joinery_args is for someone at the serial console.
-if test "${fdt_addr}" = ""; then setenv fdt_addr ${fdtcontroladdr}; fi
+# joinery_args is for someone at the serial console.
 setenv bootargs rauc.slot=${slot} @ARGS@ ${joinery_args}
 booti ${kernel_at} ${initrd_at}:${initrd_size} ${fdt_addr}
 echo "joinery: slot ${slot} did not start"
