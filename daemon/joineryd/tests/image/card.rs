@@ -1,5 +1,6 @@
 //! A card with the image, and who puts it into a machine.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -91,6 +92,16 @@ impl Card {
         let test = self.images.join("test");
         let (loader, tree) = (&test.join("u-boot.bin"), &test.join("bcm2837-rpi-3-b.dtb"));
         self.machine(Start::RaspberryPi { loader, tree })
+    }
+
+    /// The boot partition's files; the machine is off.
+    pub fn boot_files(&self) -> BTreeMap<String, Vec<u8>> {
+        files(&self.at("card"))
+    }
+
+    /// Those of the image.
+    pub fn boot_files_as_flashed(&self) -> BTreeMap<String, Vec<u8>> {
+        files(&only(&self.images, ".img"))
     }
 
     fn machine(&self, start: Start<'_>) -> Machine {
@@ -264,6 +275,16 @@ pub async fn started(machine: &mut Machine, count: usize) {
         .await;
 }
 
+/// Stops the boot loader of a machine that starts, at the `count`th prompt that it shows in all, and has it do something else.
+pub async fn at_prompt(machine: &mut Machine, prompt: &str, count: usize, commands: &str) {
+    awaited(machine, "the boot loader's prompt", async |machine| {
+        machine.type_in("\x03\r").unwrap();
+        (machine.console().matches(prompt).count() >= count).then_some(())
+    })
+    .await;
+    machine.type_in(&format!("\x03\r{commands}\r")).unwrap();
+}
+
 /// Looks until something is there, for as long as the machine runs and has time left.
 pub async fn awaited<T>(
     machine: &mut Machine,
@@ -314,6 +335,20 @@ fn only(directory: &Path, end: &str) -> PathBuf {
     let found: Vec<_> = files.filter(|path| path.to_string_lossy().ends_with(end)).collect();
     let [path] = found.as_slice() else { panic!("not one {end} in {directory:?}: {found:?}") };
     path.clone()
+}
+
+/// What is in the first partition of a card.
+fn files(card: &Path) -> BTreeMap<String, Vec<u8>> {
+    let copies = tempfile::tempdir().unwrap();
+    let from = format!("{}@@{}", card.display(), partition(card, 1).0);
+    run(Command::new("mcopy").args(["-s", "-n", "-i", &from, "::*"]).arg(copies.path()));
+    let entries = std::fs::read_dir(copies.path()).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, std::fs::read(entry.path()).unwrap())
+        })
+        .collect()
 }
 
 /// Where a partition of a card begins and how long it is, bytes, by its partition table.
