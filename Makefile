@@ -123,7 +123,7 @@ deb: cross
 	packaging/deb/make.sh
 
 # Installs the amd64 package, with the programs of the tests, in a clean root file system and runs it there; upgrades,
-# removes and purges it. SUITE=trixie takes another Debian.
+# removes and purges it: Debian 12 and 13, or what SUITE names.
 deb-test: PACKAGES := $(DEB_PACKAGES)
 deb-test: deps
 	cargo test --locked --workspace --no-run

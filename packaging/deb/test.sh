@@ -3,15 +3,17 @@
 # runs from its unit's command line as the unit's user and answers by HTTPS; a wallet survives upgrade, removal and
 # purge; nothing else does.
 #
-#   test.sh PROGRAMS LICENCES [SUITE]
+#   test.sh PROGRAMS LICENCES [SUITE...]
 #
-# PROGRAMS has joineryd and joinery-board, of any profile. LICENCES is what `licences` printed. SUITE is bookworm unless
-# given. Needs root (a chroot, other users, a network of its own), mmdebstrap and Debian's archive.
+# PROGRAMS has joineryd and joinery-board, of any profile. LICENCES is what `licences` printed. Each SUITE is a Debian;
+# bookworm and trixie unless given. Needs root (a chroot, other users, a network of its own), mmdebstrap and Debian's archive.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 if [ "${1:-}" != inside ]; then
-  programs=$(realpath "$1") licences=$(realpath "$2") suite=${3:-bookworm}
+  programs=$(realpath "$1") licences=$(realpath "$2")
+  suites=("${@:3}")
+  [ $# -gt 2 ] || suites=(bookworm trixie)
   # mmdebstrap lets its own user of the archive in only where everybody may go.
   work=$(mktemp -d -p /tmp joinery-deb.XXXXXX)
   trap 'rm -rf --one-file-system "$work"' EXIT
@@ -30,15 +32,18 @@ if [ "${1:-}" != inside ]; then
   cmp "$work/old.deb" "$work/again.deb" || { echo "deb: two builds from one tree differ" >&2; exit 1; }
   build 99.0.0-1 new.deb
   lintian --fail-on error,warning "$work/old.deb"
-  start=$SECONDS
-  "${as_root[@]}" mmdebstrap --quiet --variant=minbase --mode=root --include=systemd,ca-certificates,curl \
-    --aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/man/*' \
-    "$suite" "$work/root" </dev/null
-  echo "deb: a clean $suite in $((SECONDS - start)) s"
-  # Everything below: mounts, processes and network of its own, all gone when it ends.
-  "${as_root[@]}" unshare --mount --pid --net --fork --kill-child "$0" inside "$work"
-  # As root: what is in there belongs to root.
-  "${as_root[@]}" rm -rf --one-file-system "$work/root"
+  for suite in "${suites[@]}"; do
+    start=$SECONDS
+    "${as_root[@]}" mmdebstrap --quiet --variant=minbase --mode=root --include=systemd,ca-certificates,curl \
+      --aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/man/*' \
+      "$suite" "$work/root" </dev/null
+    echo "deb: a clean $suite in $((SECONDS - start)) s"
+    # Everything below: mounts, processes and network of its own, all gone when it ends.
+    "${as_root[@]}" unshare --mount --pid --net --fork --kill-child "$0" inside "$work"
+    # As root: what is in there belongs to root.
+    "${as_root[@]}" rm -rf --one-file-system "$work/root"
+    echo "deb: $suite took $((SECONDS - start)) s"
+  done
   exit
 fi
 
