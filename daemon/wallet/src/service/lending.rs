@@ -85,7 +85,7 @@ impl State {
         for keychain in drawn.iter().flat_map(|drawn| drawn.keychains) {
             self.issued(keychain);
         }
-        self.publish_or_wait();
+        // Readers see it once it is durable.
         Ok(OpenedRound { id, coins, equal, change })
     }
 

@@ -37,7 +37,7 @@ impl WalletHandle {
     /// outputs. The coins are held as by [`WalletHandle::reserve`]; their keys stay here.
     ///
     /// Nothing of it may leave the machine yet: it is durable together with whatever the wallet records next, at the latest
-    /// when [`WalletHandle::reveal_round`] returns. A power cut before that leaves no trace of the round. The taker that
+    /// when [`WalletHandle::reveal_round`] returns, and readers of the snapshot see it then. A power cut before that leaves no trace of the round. The taker that
     /// waits for all this waits for the disk once.
     ///
     /// # Errors

@@ -44,7 +44,10 @@ async fn what_a_maker_tells_its_taker_comes_by_one_record_and_serves_to_the_end(
     asked.reverse();
     let opened = open(&wallet, &asked, ACCOUNTS).await.expect("opened");
     assert_eq!(rig.store.records(), before, "nothing leaves yet, and nothing waits for the disk");
-    assert_eq!(news(&mut events, 2).await, [RoundNews::Begun, RoundNews::Coins]);
+    wallet.reveal_round(opened.id, [1; 32], SESSION, asked[0]).await.expect("recorded");
+    assert_eq!(rig.store.records() - before, 1, "one append, one sync");
+    let told = [RoundNews::Begun, RoundNews::Coins, RoundNews::Step];
+    assert_eq!(news(&mut events, 3).await, told, "when it is durable");
     assert_eq!(opened.id, RoundId(1));
     let snapshot = wallet.snapshot();
     for (own, outpoint) in opened.coins.iter().zip(&asked) {
@@ -54,8 +57,6 @@ async fn what_a_maker_tells_its_taker_comes_by_one_record_and_serves_to_the_end(
         assert_eq!(own.script, held.script);
     }
     let (equal, change) = (opened.equal, opened.change);
-    wallet.reveal_round(opened.id, [1; 32], SESSION, asked[0]).await.expect("recorded");
-    assert_eq!(rig.store.records() - before, 1, "one append, one sync");
     assert_eq!(next_unused(&wallet), [1, 1]);
     let again = wallet.issue_address(Mixdepth(1), Branch::Internal).await.expect("issued");
     assert_ne!(again, equal);
@@ -117,7 +118,8 @@ async fn a_full_disk_stops_a_round_before_anything_is_told() {
     let opened = open(&wallet, &coins, ACCOUNTS).await.expect("in memory");
     let told = wallet.reveal_round(opened.id, [1; 32], SESSION, coins[0]).await;
     assert!(matches!(told, Err(RoundError::Store(_))), "{told:?}");
-    assert!(coin(&wallet.snapshot(), coins[0]).expect("coin").locked);
+    let held = open(&wallet, &coins, ACCOUNTS).await;
+    assert!(matches!(held, Err(RoundError::Unusable { reason: Unusable::Held, .. })), "{held:?}");
     wallet.end_round(opened.id, end("wallet_refused")).await.expect("needs no disk");
     assert!(!coin(&wallet.snapshot(), coins[0]).expect("coin").locked);
     rig.store.set_failing(false);
