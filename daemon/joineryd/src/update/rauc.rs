@@ -2,11 +2,18 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 /// Most that is kept of what `rauc` says, bytes.
 const MOST: usize = 500;
+/// How often RAUC's service is asked, and what lies in between. D-Bus starts it at the first question and waits 25 s for it,
+/// which a slow board that has just started may need longer for; three starts without an answer would cost the box its
+/// slot.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// What a bundle says of itself. The signature was verified before this was read.
 #[derive(Debug, Deserialize)]
@@ -49,12 +56,12 @@ pub(super) fn install(bundle: &Path) -> Result<(), String> {
 
 /// The slot that runs has proved itself: its tries are given back.
 pub(super) fn mark_good() -> Result<(), String> {
-    run(&["status", "mark-good", "booted"], None).map(drop)
+    patiently(PAUSE, || run(&["status", "mark-good", "booted"], None)).map(drop)
 }
 
 /// The two slots.
 pub(super) fn slots() -> Result<Slots, String> {
-    let text = run(&["status", "--output-format=json"], None)?;
+    let text = patiently(PAUSE, || run(&["status", "--output-format=json"], None))?;
     let status: Status =
         serde_json::from_str(&text).map_err(|error| format!("rauc status: {error}"))?;
     let names = status.slots.iter().flat_map(|slot| slot.values());
@@ -64,6 +71,18 @@ pub(super) fn slots() -> Result<Slots, String> {
         [a, b] if *b == status.booted => Ok(Slots { booted: (*b).into(), other: (*a).into() }),
         _ => Err(format!("rauc status: booted from {:?}, slots {names:?}", status.booted)),
     }
+}
+
+/// Asks again what may be asked twice.
+fn patiently<T>(pause: Duration, mut ask: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    for _ in 1..TRIES {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => tracing::warn!(%error, "RAUC is asked again"),
+        }
+        sleep(pause);
+    }
+    ask()
 }
 
 /// What a run prints, or the end of what it complains about.
@@ -80,4 +99,25 @@ fn run(arguments: &[&str], bundle: Option<&Path>) -> Result<String, String> {
     let said = String::from_utf8_lossy(&output.stderr);
     let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
     Err(last.chars().filter(|c| !c.is_control()).take(MOST).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_starts_late_is_asked_again_and_one_that_never_does_is_given_up() {
+        let mut asked = 0;
+        let mut answers_at = |at: u32| {
+            asked = 0;
+            let answer = patiently(Duration::ZERO, || {
+                asked += 1;
+                if asked == at { Ok(at) } else { Err(format!("try {asked}")) }
+            });
+            (answer, asked)
+        };
+        assert_eq!(answers_at(1), (Ok(1), 1));
+        assert_eq!(answers_at(TRIES), (Ok(TRIES), TRIES));
+        assert_eq!(answers_at(TRIES + 1), (Err(format!("try {TRIES}")), TRIES));
+    }
 }
