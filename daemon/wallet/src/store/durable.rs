@@ -232,6 +232,26 @@ impl DurableStore {
         self.journal.wants_rotation() || self.facts.old_rounds().count() > OLD_ROUNDS
     }
 
+    /// Makes facts durable together with what is noted.
+    fn write(&mut self, facts: &[Fact]) -> Result<(), StoreError> {
+        let noted = self.noted.len();
+        // Where the journal is written anew first, that has what is noted, too: folded in twice it is the same.
+        self.noted.extend_from_slice(facts);
+        if let Err(error) = self.journal.append(&self.noted, &self.facts) {
+            self.noted.truncate(noted);
+            return Err(error);
+        }
+        facts.iter().for_each(|fact| self.facts.apply(fact));
+        let written = std::mem::take(&mut self.noted);
+        // From here on the facts are durable and the answer is yes. A database that fails is noticed by
+        // its next user, and the next opening brings it up to date.
+        let number = self.journal.last_number();
+        if let Err(error) = fact_table::put(&mut self.db, &self.keys, number, &written) {
+            tracing::warn!(%error, "facts are in the journal only");
+        }
+        Ok(())
+    }
+
     fn log(&mut self) -> Result<(&mut ChainLog, &mut Database), StoreError> {
         if self.log.is_none() {
             self.load_chain()?;
@@ -252,22 +272,7 @@ impl Store for DurableStore {
         if facts.is_empty() {
             return Ok(());
         }
-        let noted = self.noted.len();
-        // Where the journal is written anew first, that has what is noted, too: folded in twice it is the same.
-        self.noted.extend_from_slice(facts);
-        if let Err(error) = self.journal.append(&self.noted, &self.facts) {
-            self.noted.truncate(noted);
-            return Err(error);
-        }
-        facts.iter().for_each(|fact| self.facts.apply(fact));
-        let written = std::mem::take(&mut self.noted);
-        // From here on the facts are durable and the answer is yes. A database that fails is noticed by
-        // its next user, and the next opening brings it up to date.
-        let number = self.journal.last_number();
-        if let Err(error) = fact_table::put(&mut self.db, &self.keys, number, &written) {
-            tracing::warn!(%error, "facts are in the journal only");
-        }
-        Ok(())
+        self.write(facts)
     }
 
     fn note(&mut self, facts: &[Fact]) {
@@ -342,6 +347,12 @@ impl Store for DurableStore {
 
 impl Drop for DurableStore {
     fn drop(&mut self) {
+        // Nobody was told of it, so that only the list of rounds would miss it.
+        if !self.noted.is_empty()
+            && let Err(error) = self.write(&[])
+        {
+            tracing::debug!(%error, "what was noted last is lost");
+        }
         // What was appended last would only be fetched again; so a failure is worth no more than a line.
         if let Err(error) = self.db.commit() {
             tracing::debug!(%error, "the wallet database was closed without a last commit");

@@ -65,20 +65,21 @@ impl MemoryStore {
         {
             let mut shared = self.shared();
             shared.durable = shared.current.clone();
-            let durable = shared.log.len() - shared.noted;
-            shared.log.truncate(durable);
             shared.noted = 0;
             shared.log.iter().for_each(|fact| facts.apply(fact));
         }
         Self { shared: Arc::clone(&self.shared), facts }
     }
 
-    /// Another store over the same data, as after a power cut: only committed chain data is left.
+    /// Another store over the same data, as after a power cut: only committed chain data is left, and nothing that was
+    /// only noted.
     #[must_use]
     pub fn reopen_after_crash(&self) -> Self {
         {
             let mut shared = self.shared();
             shared.current = shared.durable.clone();
+            let durable = shared.log.len() - shared.noted;
+            shared.log.truncate(durable);
         }
         self.reopen()
     }

@@ -403,8 +403,8 @@ pub trait Store: Send + std::fmt::Debug {
     fn record(&mut self, facts: &[Fact]) -> Result<(), StoreError>;
 
     /// Folds facts into [`Store::facts`] that nobody outside may be told of yet. They become durable with what is recorded
-    /// next, all of it or none, so that two steps that follow each other wait for the disk once. When the process ends
-    /// before that, they never were.
+    /// next, all of it or none, so that two steps that follow each other wait for the disk once, or when the store is dropped.
+    /// When the process is killed before that, they never were.
     fn note(&mut self, facts: &[Fact]);
 
     /// Chain data and statuses as of the last commit.
