@@ -49,6 +49,7 @@ pub use config::{ApiConfig, CertificateEnd, LogTail};
 pub use consent::{Asked, Consent, ConsentRules, Payment, PendingRequest, Refusal, Seat};
 pub use glance::{Changes, Glance, MakerGlance, TakerGlance, TransactionGlance};
 pub use order_book::MarketView;
+pub use origin::{Origin, host_is_ours, judge as judge_origin};
 pub use roles::{MakerDesk, MakerReach, MakerRun, RoleRunner, TakerDesk, TakerRun};
 pub use settings::{
     MakerFeeLimits, RoleSettings, Sections, Settings, SettingsFileError, TxBroadcast,

@@ -35,7 +35,7 @@ fn is_safe_name(host: &str) -> bool {
 }
 
 /// Whether the request calls us by a name of ours. Without any name it comes from no browser.
-pub(crate) fn host_is_ours(config: &ApiConfig, headers: &HeaderMap, uri: &Uri) -> bool {
+pub fn host_is_ours(config: &ApiConfig, headers: &HeaderMap, uri: &Uri) -> bool {
     if !config.check_host {
         return true;
     }
@@ -51,7 +51,7 @@ pub(crate) fn host_is_ours(config: &ApiConfig, headers: &HeaderMap, uri: &Uri) -
 
 /// What the Origin header says about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub enum Origin {
     /// No browser page, or one of old: a program.
     Absent,
     /// Our own page, a page of this machine, or one of the configured ones.
@@ -60,8 +60,8 @@ pub(crate) enum Origin {
     Foreign,
 }
 
-/// Judges the Origin header.
-pub(crate) fn judge(config: &ApiConfig, headers: &HeaderMap, uri: &Uri) -> Origin {
+/// Judges the Origin header. A program that serves something else than the API on its port asks it the same.
+pub fn judge(config: &ApiConfig, headers: &HeaderMap, uri: &Uri) -> Origin {
     let mut values = headers.get_all(header::ORIGIN).iter();
     let Some(value) = values.next() else { return Origin::Absent };
     let text = match (value.to_str(), values.next()) {

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     /// Asks the running daemon of the data directory for its health, by HTTPS and with its own certificate. Fails when
     /// there is no answer.
     Health,
+    /// Asks for the password of the box's encrypted volume by HTTPS at --listen, in the daemon's place.
+    KeyPage(KeyPageArguments),
     /// Installs an update of the system (a RAUC bundle) on the box; needs root. It is used from the next start on.
     #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
     Update {
@@ -56,6 +58,17 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: WalletAction,
     },
+}
+
+/// Where the root side of the encrypted volume is.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct KeyPageArguments {
+    /// Its socket.
+    #[arg(long, value_name = "PATH", default_value = "/run/joinery-volume.sock")]
+    pub(crate) root_side: PathBuf,
+    /// File that says "new" where there is no volume yet.
+    #[arg(long, value_name = "PATH", default_value = "/run/joinery-box/volume")]
+    pub(crate) volume: PathBuf,
 }
 
 /// Settings of a directory node.

@@ -16,6 +16,7 @@ mod durable;
 mod exit;
 mod harden;
 mod health;
+mod key_page;
 mod listen;
 mod logging;
 mod market;
@@ -86,6 +87,7 @@ fn act(cli: &Cli) -> Result<(), Failure> {
             let answer = health::check(&config()?.data_dir).or_exit(Exit::Unavailable)?;
             print(&format!("joineryd {} answers at {}\n", answer.version, answer.url))
         }
+        Some(Command::KeyPage(arguments)) => key_page::run(&config()?, arguments),
         Some(Command::Update { file, force, action }) => {
             let machine = update::Machine::new(&cli.options).or_exit(Exit::Usage)?;
             let said = match (file, action) {

@@ -15,6 +15,8 @@ use super::{Client, PATIENCE};
 pub struct Listening {
     pub pid: u32,
     pub rpc: String,
+    /// Empty for a page that has none.
+    #[serde(default)]
     pub websocket: String,
     pub certificate: Option<PathBuf>,
     pub fingerprint: Option<String>,
