@@ -96,7 +96,7 @@ done
 
 # --- units
 on=(systemd-networkd.service systemd-resolved.service systemd-timesyncd.service nftables.service avahi-daemon.service
-  tor.service joinery-settings.service joinery-ssh.service joinery-tor-only.service
+  tor.service joinery-settings.service joinery-ssh.service joinery-tor-only.service joinery-key.service
   joinery-poweroff.path joinery-close-modules.timer)
 # And what our package brings that wants to be on.
 while read -r unit; do

@@ -14,8 +14,14 @@ run() {
   cat >"$work/boot/joinery.txt"
   again
 }
-again() { dash "$here/rootfs/usr/lib/joinery/settings" "$work/boot" "$work/data" "$work/out" 2>"$work/log"; }
-fresh() { rm -rf "${work:?}"/{boot,data,out}; }
+# As preinit leaves it: /data can be used.
+again() {
+  mkdir -p "$work/run"
+  [ -e "$work/run/joinery-encrypted" ] || : >"$work/run/joinery-data"
+  settings
+}
+settings() { dash "$here/rootfs/usr/lib/joinery/settings" "$work/boot" "$work/data" "$work/out" "$work/run" 2>"$work/log"; }
+fresh() { rm -rf "${work:?}"/{boot,data,out,run}; }
 has() { grep -qxF -- "$2" "$work/out/$1" || fail "$1 lacks: $2"; count=$((count + 1)); }
 says() { grep -qF -- "$1" "$work/boot/joinery-problems.txt" || fail "not reported: $1"; count=$((count + 1)); }
 quiet() { [ ! -e "$work/boot/joinery-problems.txt" ] || fail "complains: $(cat "$work/boot/joinery-problems.txt")"; count=$((count + 1)); }
@@ -102,5 +108,53 @@ fresh
 { printf 'wifi_name = n\nwifi_country = US\nwifi_password = %064d\n' 7; head -c 200000 /dev/zero | tr '\0' '#'; } | run
 quiet
 has wpa_supplicant.conf "  psk=$(printf %064d 7)"
+
+# The encrypted volume: a new one only where it was asked for, and joineryd does not start before it is open.
+ready() { [ -e "$work/run/joinery-data" ] || fail "joineryd does not start"; absent volume; }
+waits() { [ ! -e "$work/run/joinery-data" ] || fail "joineryd starts without the volume"; has volume "$1"; }
+fresh
+run <<<'encrypt = no'
+quiet
+ready
+run <<<'encrypt = yes'
+quiet
+waits new
+# What an earlier daemon left without a wallet is nothing to lose.
+mkdir -p "$work/data/joinery/wallets" "$work/data/joinery/ssl"
+: >"$work/data/joinery/ssl/key.pem"
+again
+quiet
+waits new
+# /data could not be mounted: a volume in memory would be gone with the power.
+rm -f "$work/run/joinery-data"
+settings
+ready_not() { [ ! -e "$work/run/joinery-data" ] || fail "joineryd starts without /data"; absent volume; }
+ready_not
+# Wallets that are there stay as they are, and the daemon has them.
+: >"$work/data/joinery/wallets/w.jmdat"
+again
+ready
+says 'encrypt = yes, but this box has wallets already'
+[ -e "$work/data/joinery/wallets/w.jmdat" ] || fail "a wallet is gone"
+echo 'encrypt = no' | run
+quiet
+ready
+# A volume that is there is asked for, whatever the file says, and whether or not the file is there.
+: >"$work/run/joinery-encrypted"
+rm -f "$work/run/joinery-data"
+for line in 'encrypt = yes' 'encrypt = no' '#'; do
+  echo "$line" | run
+  quiet
+  waits locked
+done
+mv "$work/boot/joinery.txt" "$work/saved"
+again
+waits locked
+mv "$work/saved" "$work/boot/joinery.txt"
+# What is no value is said, and does not encrypt.
+fresh
+run <<<'encrypt = maybe'
+says 'line 1: this is no value for encrypt'
+ready
 
 echo "settings: $count checks"

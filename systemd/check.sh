@@ -31,8 +31,13 @@ else
   echo "units: not root: the owner of /run/joinery is not checked"
 fi
 
-# The units, with programs that exist.
+# The units, with programs that exist. Those of the encrypted volume are of the image alone.
+image=$PWD/../image/rootfs/etc/systemd/system
 mkdir "$work/units"
+for unit in joinery-key.service joinery-volume.socket joinery-volume@.service joinery-opened.service; do
+  sed 's#^ExecStart=/usr/[a-z/-]*/[a-z-]*#ExecStart=/bin/true#; s/ joinery-settings.service nftables.service//' "$image/$unit" \
+    >"$work/units/$unit"
+done
 for unit in joineryd.service joinery-board.service joinery-resume-key.service joinery-update.service \
   joinery-mark-good.service joinery-update.path joinery.target; do
   sed 's#^ExecStart=/usr/[a-z/-]*/[a-z-]*#ExecStart=/bin/true#' "$unit" >"$work/units/$unit"
@@ -43,9 +48,11 @@ systemd-analyze verify --man=no --recursive-errors=no "$work"/units/* >"$work/lo
 if grep -E "joiner|$work" "$work/log" >&2; then fail "verify has something to say"; fi
 
 # Tenths, at most.
-for unit in joineryd:15 joinery-board:25 joinery-resume-key:15 joinery-update:15 joinery-mark-good:18; do
+for unit in joineryd:15 joinery-board:25 joinery-resume-key:15 joinery-update:15 joinery-mark-good:18 joinery-key:15 joinery-volume@:38; do
   name=${unit%:*}.service most=${unit#*:}
-  systemd-analyze security --offline=true --no-pager --threshold="$most" "$PWD/$name" >"$work/log" 2>&1 \
+  path=$PWD/$name
+  [ -e "$path" ] || path=$image/$name
+  systemd-analyze security --offline=true --no-pager --threshold="$most" "$path" >"$work/log" 2>&1 \
     || fail "$(cat "$work/log")"
   grep "exposure level" "$work/log" | sed 's/^[^A-Z]*/units: /'
 done

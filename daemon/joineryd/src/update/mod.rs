@@ -32,6 +32,8 @@ pub(crate) const INBOX: &str = "update";
 
 /// The data directory of the box.
 const DATA: &str = "/var/lib/joinery";
+/// Directory of the page that asks for the password of an encrypted volume.
+const KEY_PAGE: &str = "/var/lib/joinery-key";
 /// Where a system says which it is; `IMAGE_VERSION` counts.
 const OS_RELEASE: &str = "/usr/lib/os-release";
 /// Between two questions.
@@ -184,14 +186,23 @@ impl Machine {
         Ok(file)
     }
 
+    /// Waits for the daemon. When it cannot run because the volume is closed (`joineryd key-page`), and nobody has typed the
+    /// password until the time is over, the page that asks for it is what counts: the box is not to give up a system because
+    /// its owner is away. When somebody has, the daemon has the whole time from then on.
     fn wait_for_health(&self, patience: Duration) -> Result<(), String> {
-        let end = Instant::now() + patience;
+        let whole = Instant::now() + patience;
+        let mut end = whole;
         loop {
-            let problem = match health::check(&self.data) {
-                Ok(healthy) if healthy.version == env!("CARGO_PKG_VERSION") => return Ok(()),
-                Ok(healthy) => format!("version {} answers", healthy.version),
-                Err(error) => error.to_string(),
+            let problem = match answering(&self.data) {
+                Ok(()) => return Ok(()),
+                Err(problem) => problem,
             };
+            if answering(Path::new(KEY_PAGE)).is_ok() {
+                if Instant::now() >= whole {
+                    return Ok(());
+                }
+                end = Instant::now() + patience;
+            }
             if Instant::now() >= end {
                 return Err(problem);
             }
@@ -321,6 +332,15 @@ impl Drop for Copied {
     fn drop(&mut self) {
         // What cannot be removed now is removed before the next copy.
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Whether our own version answers for this directory.
+fn answering(directory: &Path) -> Result<(), String> {
+    match health::check(directory) {
+        Ok(healthy) if healthy.version == env!("CARGO_PKG_VERSION") => Ok(()),
+        Ok(healthy) => Err(format!("version {} answers", healthy.version)),
+        Err(error) => Err(error.to_string()),
     }
 }
 

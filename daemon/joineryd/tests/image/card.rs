@@ -154,6 +154,29 @@ impl Card {
         client
     }
 
+    /// Waits for the page that asks for the password of the encrypted volume.
+    pub async fn key_page(&self, machine: &mut Machine) -> KeyPage {
+        let rpc = machine.address(RPC).unwrap();
+        let shown = awaited(machine, "HTTPS answers", async |_| shown_certificate(rpc).await).await;
+        let trusted = reqwest::Certificate::from_der(&shown).unwrap();
+        let client = reqwest::Client::builder().no_proxy().timeout(START);
+        let client = client.redirect(reqwest::redirect::Policy::none());
+        let client = client.tls_certs_only([trusted]).build().unwrap();
+        KeyPage { client, url: format!("https://{rpc}"), certificate: shown }
+    }
+
+    /// Whether these bytes are anywhere on the card.
+    pub fn has(&self, bytes: &str) -> bool {
+        // Between zeroes there are lines, too: most of the card is one.
+        let mut grep = Command::new("grep");
+        grep.env("LC_ALL", "C").args(["-z", "-a", "-q", "-F", "-e", bytes]).arg(self.at("card"));
+        match grep.status().unwrap().code() {
+            Some(0) => true,
+            Some(1) => false,
+            other => panic!("grep: {other:?}"),
+        }
+    }
+
     /// Runs a command in the machine as root, awaited until it ends well and prints what it should.
     pub async fn ssh_until(
         &self,
@@ -251,6 +274,40 @@ impl Card {
             file.read_exact_at(&mut b, from + at).unwrap();
             a == b
         })
+    }
+}
+
+/// The page that asks for the password of the encrypted volume, and its certificate.
+#[derive(Debug, Clone)]
+pub struct KeyPage {
+    client: reqwest::Client,
+    url: String,
+    pub certificate: Vec<u8>,
+}
+
+impl KeyPage {
+    /// Status and text.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    /// Types a password into its form. `None` when the machine ends before it answers.
+    pub async fn enter(&self, password: &str) -> Option<(u16, String)> {
+        let request = self.client.post(&self.url).header("origin", &self.url);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let body = format!("password={password}&again={password}");
+        let answer = request.body(body).send().await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
+    /// Waits until somebody else answers in its place.
+    pub async fn gone(&self, machine: &mut Machine) {
+        let rpc = machine.address(RPC).unwrap();
+        awaited(machine, "the daemon answers in the place of the page", async |_| {
+            (shown_certificate(rpc).await? != self.certificate).then_some(())
+        })
+        .await;
     }
 }
 

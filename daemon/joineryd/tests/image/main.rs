@@ -30,6 +30,8 @@ use support::client::shown_certificate;
 
 /// Of the boot loader on the machine `virt`.
 const PROMPT: &str = "\n=> ";
+/// Of the encrypted volume; the same in a form.
+const VOLUME_PASSWORD: &str = "hunter-of-cards-77c1";
 /// Power cuts of the long test.
 const CUTS: u32 = 20;
 /// Units that the box is for, or that came with it and were to run once.
@@ -284,6 +286,110 @@ async fn only_open(address: Box, machine: &mut Machine, expected: &BTreeSet<u16>
     // Answers of DHCP for IPv6 come to 546, from neighbours only; without a router nobody waits for them there.
     let answering = address.udp().await;
     assert!(answering.is_subset(&BTreeSet::from([546])), "ports of UDP that answer: {answering:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make image-test builds what it boots"]
+async fn an_encrypted_box_asks_for_its_password() {
+    let seed = std::env::var("JOINERY_IMAGE_SEED").ok();
+    let seed = seed.map_or_else(rand::random, |text| text.parse().unwrap());
+    eprintln!("JOINERY_IMAGE_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut card = Card::new();
+    card.settings(|text| text.replace("\nencrypt = no", "\nencrypt = yes"));
+    let mut machine = card.switch_on();
+    let page = card.key_page(&mut machine).await;
+    assert!(page.get("/").await.1.contains("New password"));
+    assert_eq!(page.get("/api/v1/session").await.0, 503);
+    let state = "systemctl is-active joineryd joinery-key || true";
+    card.ssh_until(&mut machine, state, |state| state == "inactive\nactive").await;
+    let closed = "cat /proc/sys/kernel/modules_disabled";
+    card.ssh_until(&mut machine, closed, |printed| printed == "1").await;
+
+    // The power goes while the volume is made: nothing was in it yet, and it is made anew.
+    let other = page.clone();
+    let making = tokio::spawn(async move { other.enter("lost-with-the-power").await });
+    let begun = "ls /data/encrypted/volume.new";
+    card.ssh_until(&mut machine, begun, |printed| printed == "/data/encrypted/volume.new").await;
+    machine.cut_power().unwrap();
+    making.abort();
+    let survival = f64::from(rng.random_range(0..=4)) / 4.0;
+    eprintln!("cut: {:?}", card.disk.cut(|| rng.random_bool(survival)).unwrap());
+
+    let mut machine = card.switch_on();
+    let again = card.key_page(&mut machine).await;
+    assert_eq!(again.certificate, page.certificate);
+    assert!(again.get("/").await.1.contains("New password"));
+    let begin = Instant::now();
+    let (status, shown) = again.enter(VOLUME_PASSWORD).await.unwrap();
+    assert_eq!(status, 200, "{shown}");
+    eprintln!("made and opened in {:.0} s", begin.elapsed().as_secs_f32());
+    again.gone(&mut machine).await;
+    let mut client = card.client(&mut machine).await;
+    client.create(WALLET).await;
+    let address = client.address(0).await;
+    let ready = |update: &Value| update["state"] == "idle";
+    update_when(&mut machine, &client, "updates are possible", ready).await;
+    let state = "systemctl is-system-running || systemctl --failed --no-legend";
+    card.ssh_until(&mut machine, state, |state| state == "running").await;
+    for unit in ["joineryd.service", "joinery-mark-good.service", "joinery-update.path"] {
+        let state = card.ssh(&mut machine, &format!("systemctl is-active {unit} || true")).await;
+        assert_eq!(state, "active", "{unit}");
+    }
+    let gone = "systemctl is-active joinery-key joinery-volume.socket || true";
+    assert_eq!(card.ssh(&mut machine, gone).await, "inactive\ninactive");
+    let mounted =
+        "grep -c '^/dev/mapper/joinery /var/lib/joinery ext4 rw,nosuid,nodev,noexec,' /proc/mounts";
+    assert_eq!(card.ssh(&mut machine, mounted).await, "1");
+    let direct = "cat /sys/block/loop*/loop/dio | sort -u";
+    assert_eq!(card.ssh(&mut machine, direct).await, "1");
+    let header = card.ssh(&mut machine, "cryptsetup luksDump /data/encrypted/volume").await;
+    for what in ["argon2id", "xchacha20,aes-adiantum-plain64", "131072", "512 [bytes]"] {
+        assert!(header.contains(what), "{what} in {header}");
+    }
+    let log = card.ssh(&mut machine, "journalctl --no-pager -o cat").await;
+    assert!(log.contains("asking for the password") && !log.contains(VOLUME_PASSWORD), "{log}");
+    let key_of = |directory| format!("sed -n 2p /var/lib/{directory}/ssl/key.pem");
+    let key = card.ssh(&mut machine, &key_of("joinery")).await;
+    let key_of_the_page = card.ssh(&mut machine, &key_of("joinery-key")).await;
+    assert!(key.len() == 64 && key != key_of_the_page, "{key}");
+    machine.cut_power().unwrap();
+    let survival = f64::from(rng.random_range(0..=4)) / 4.0;
+    eprintln!("cut: {:?}", card.disk.cut(|| rng.random_bool(survival)).unwrap());
+
+    // What whoever has the card can read; the other key shows that looking finds something.
+    assert!(card.has(&key_of_the_page));
+    for secret in [WALLET, &*key, VOLUME_PASSWORD] {
+        assert!(!card.has(secret), "{secret} is on the card");
+    }
+
+    // It asks whatever the settings say, and the wallet is there.
+    card.settings(|text| text.replace("\nencrypt = yes", "\nencrypt = no"));
+    let mut machine = card.switch_on();
+    let page = card.key_page(&mut machine).await;
+    assert_eq!(page.certificate, again.certificate);
+    assert!(!page.get("/").await.1.contains("New password"));
+    card.ssh_until(&mut machine, closed, |printed| printed == "1").await;
+    let begin = Instant::now();
+    for wrong in ["lost-with-the-power", "wrong", &VOLUME_PASSWORD[1..]] {
+        assert_eq!(page.enter(wrong).await.unwrap().0, 403, "{wrong}");
+    }
+    eprintln!("three wrong passwords in {:.0} s", begin.elapsed().as_secs_f32());
+    let state = "systemctl is-active joineryd || true";
+    assert_eq!(card.ssh(&mut machine, state).await, "inactive");
+    let begin = Instant::now();
+    assert_eq!(page.enter(VOLUME_PASSWORD).await.unwrap().0, 200);
+    page.gone(&mut machine).await;
+    let client = card.unlocked(&mut machine).await;
+    eprintln!("the wallet is there after {:.0} s", begin.elapsed().as_secs_f32());
+    assert_ne!(client.address(0).await, address, "an address was handed out twice");
+    let state = "systemctl is-system-running || systemctl --failed --no-legend";
+    card.ssh_until(&mut machine, state, |state| state == "running").await;
+    card.switch_off(machine).await;
+    assert!(card.as_flashed(2) && card.as_flashed(3), "a root slot was written to");
+    for secret in [WALLET, &*key, VOLUME_PASSWORD] {
+        assert!(!card.has(secret), "{secret} is on the card");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
