@@ -23,6 +23,14 @@ fn keys() -> Arc<Keys> {
     Arc::new(Keys::derive(&[9; 32]))
 }
 
+fn paths(directory: &Path) -> StorePaths {
+    StorePaths {
+        db: directory.join("db"),
+        journal: directory.join("journal"),
+        snapshot: directory.join("chain"),
+    }
+}
+
 fn month(n: u16) -> Fact {
     Fact::BondIssued { timenumber: n }
 }
@@ -291,11 +299,7 @@ fn address_issued_once_across_crash() {
     // Issues addresses through the whole store; whatever was told to anybody is never told again.
     for at in 0..40 {
         let dir = tempfile::tempdir().expect("temp dir");
-        let paths = StorePaths {
-            db: dir.path().join("db"),
-            journal: dir.path().join("journal"),
-            snapshot: dir.path().join("chain"),
-        };
+        let paths = paths(dir.path());
         let disk = SimDisk::new(at);
         let mut told = BTreeSet::new();
         for life in 0..3 {
@@ -330,11 +334,7 @@ fn what_is_noted_is_durable_with_the_next_record() {
     for fault in [Fault::Once, Fault::PowerCut] {
         for at in 0..60 {
             let dir = tempfile::tempdir().expect("temp dir");
-            let paths = StorePaths {
-                db: dir.path().join("db"),
-                journal: dir.path().join("journal"),
-                snapshot: dir.path().join("chain"),
-            };
+            let paths = paths(dir.path());
             let disk = SimDisk::new(at);
             let open = || {
                 let shared: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -391,11 +391,7 @@ fn what_is_noted_is_durable_with_the_next_record() {
 #[test]
 fn what_is_noted_is_written_when_the_store_is_closed() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let paths = StorePaths {
-        db: dir.path().join("db"),
-        journal: dir.path().join("journal"),
-        snapshot: dir.path().join("chain"),
-    };
+    let paths = paths(dir.path());
     let disk = SimDisk::new(0);
     let open = || {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -404,6 +400,29 @@ fn what_is_noted_is_written_when_the_store_is_closed() {
     open().note(&[month(7)]);
     disk.restart();
     assert!(open().facts().bonds.contains(&7));
+}
+
+/// A disk that is full for long must not leave a record that no file takes.
+#[test]
+fn too_much_that_is_noted_is_written_by_a_rotation() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let paths = paths(dir.path());
+    let disk = SimDisk::new(0);
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut store = DurableStore::open(&paths, &[9; 32], shared).expect("works");
+    let label = |n: u32| Fact::Label { address: n.to_string(), label: "x".repeat(9_000) };
+    (0..1_000).for_each(|n| store.note(&[label(n)]));
+    assert!(!store.wants_compaction());
+    store.note(&[label(1_000)]);
+    assert!(store.record(&[month(1)]).is_err(), "too large");
+    assert!(store.wants_compaction());
+    store.compact(&ChainData::default()).expect("works");
+    store.record(&[month(1)]).expect("works again");
+    drop(store);
+    disk.restart();
+    let shared: Arc<dyn Disk> = Arc::new(disk);
+    let store = DurableStore::open(&paths, &[9; 32], shared).expect("works");
+    assert_eq!((store.facts().labels.len(), store.facts().bonds.len()), (1_001, 1));
 }
 
 /// The events of one round, in the order in which roles record them.
@@ -462,11 +481,7 @@ fn rounds_survive_a_power_cut_at_every_operation() {
     let mut records = 0;
     for at in 0..60 {
         let dir = tempfile::tempdir().expect("temp dir");
-        let paths = StorePaths {
-            db: dir.path().join("db"),
-            journal: dir.path().join("journal"),
-            snapshot: dir.path().join("chain"),
-        };
+        let paths = paths(dir.path());
         let disk = SimDisk::new(u64::try_from(at).expect("small"));
         let mut acknowledged = Facts::default();
         let mut in_flight: Vec<Fact> = Vec::new();

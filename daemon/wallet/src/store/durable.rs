@@ -28,6 +28,10 @@ use crate::chain::StatusHash;
 /// memory, here and in the database.
 const OLD_ROUNDS: usize = 50;
 
+/// Facts that are noted and wait for a disk that takes nothing: more are written by the next rotation, in as many records
+/// as it takes. They must fit into one record otherwise.
+const MANY_NOTED: usize = 1_000;
+
 /// Opens the store of one wallet, creating what does not exist.
 ///
 /// `dek` is the data key from the wallet file. Blocks for file I/O; a wallet with 20 000 transactions
@@ -227,9 +231,12 @@ impl DurableStore {
         })
     }
 
-    /// Whether the journal is much longer than it must be, or many rounds are to be forgotten with the next rotation.
+    /// Whether the journal is much longer than it must be, or many rounds are to be forgotten with the next rotation, or too
+    /// much waits to be written.
     fn wants_rotation(&self) -> bool {
-        self.journal.wants_rotation() || self.facts.old_rounds().count() > OLD_ROUNDS
+        self.journal.wants_rotation()
+            || self.noted.len() > MANY_NOTED
+            || self.facts.old_rounds().count() > OLD_ROUNDS
     }
 
     /// Makes facts durable together with what is noted.
